@@ -1,0 +1,147 @@
+/** A LLaMA in native memory: frozen weights, norm weights, rotary table. Holds no activations and no training state. */
+import type { Compute } from "../adapters/adapter.ts";
+import { InputError } from "../errors.ts";
+import { type LlamaConfig, readLlamaConfig } from "../formats/hf-config.ts";
+import { openModelTensors, readTensorAsF32, type TensorEntry } from "../formats/safetensors.ts";
+import type { Device } from "../native/device.ts";
+import { type Mapping, mapFile } from "../native/mapping.ts";
+import { type RopeTable, ropeTable } from "../native/ops/index.ts";
+import { createTensor, freeTensor, type Tensor, writeF32 } from "../native/tensor.ts";
+import { createWeight, freeWeight, type Weight } from "../native/weight.ts";
+import type { Linear } from "./linear.ts";
+import { type LinearName, linearNames, linearShape } from "./shapes.ts";
+
+export interface Layer {
+  readonly linears: Readonly<Record<LinearName, Linear>>;
+  /** [H] */
+  inputNorm: Tensor;
+  /** [H] */
+  postNorm: Tensor;
+}
+
+export interface Llama {
+  readonly device: Device;
+  readonly config: LlamaConfig;
+  readonly compute: Compute;
+  /** [V,H]; also the head where embeddings are tied. */
+  readonly embedding: Weight;
+  readonly head: Weight;
+  readonly layers: readonly Layer[];
+  finalNorm: Tensor;
+  readonly rope: RopeTable;
+}
+
+/** Where the weights come from: a model folder, or made up (tests, benchmarks). */
+export interface WeightSource {
+  /** A matrix [out,in] under its Hugging Face name, given to the device. */
+  matrix(name: string, out: number, width: number, compute: Compute): Weight;
+  /** A vector as f32. */
+  vector(name: string, size: number): Float32Array;
+}
+
+export interface LoadOptions {
+  readonly compute: Compute;
+  /** Positions of the rotary table: the longest sequence that will be seen. */
+  readonly positions: number;
+}
+
+/** Builds the model from any source. */
+export function buildLlama(device: Device, config: LlamaConfig, source: WeightSource, options: LoadOptions): Llama {
+  const { compute, positions } = options;
+  const { hiddenSize: H, vocabSize: V, headSize } = config;
+  const vector = (name: string): Tensor => {
+    const tensor = createTensor(device, "f32", [H]);
+    writeF32(device, tensor, source.vector(name, H));
+    return tensor;
+  };
+  const embedding = source.matrix("model.embed_tokens.weight", V, H, compute);
+  const head = config.tiedEmbeddings ? embedding : source.matrix("lm_head.weight", V, H, compute);
+  const layers = Array.from({ length: config.layers }, (_, i) => ({
+    linears: Object.fromEntries(
+      linearNames.map((name) => {
+        const shape = linearShape(config, i, name);
+        const weight = source.matrix(`model.${shape.name}.weight`, shape.out, shape.in, compute);
+        return [name, { weight, adapter: null }];
+      }),
+    ) as Record<LinearName, Linear>,
+    inputNorm: vector(`model.layers.${i}.input_layernorm.weight`),
+    postNorm: vector(`model.layers.${i}.post_attention_layernorm.weight`),
+  }));
+  const finalNorm = vector("model.norm.weight");
+  const half = headSize / 2;
+  const rope = {
+    cosine: createTensor(device, "f32", [positions, half]),
+    sine: createTensor(device, "f32", [positions, half]),
+  };
+  ropeTable(device, { positions, headSize, theta: config.ropeTheta, scaling: config.ropeScaling }, rope);
+  return { device, config, compute, embedding, head, layers, finalNorm, rope };
+}
+
+/** Loads a Hugging Face model folder; weights are mapped from the files, never copied through JavaScript. */
+export function loadLlama(device: Device, dir: string, options: LoadOptions): Llama {
+  const config = readLlamaConfig(dir);
+  const source = folderSource(device, dir);
+  try {
+    return buildLlama(device, config, source, options);
+  } finally {
+    source.close();
+  }
+}
+
+const MATRIX_DTYPES = { F32: "f32", F16: "f16", BF16: "bf16" } as const;
+
+function folderSource(device: Device, dir: string): WeightSource & { close(): void } {
+  const tensors = openModelTensors(dir);
+  const mapped = new Map<string, Mapping>();
+  const fileOf = (path: string): Mapping => {
+    let file = mapped.get(path);
+    if (!file) mapped.set(path, (file = mapFile(path)));
+    return file;
+  };
+  const entry = (name: string, shape: readonly number[]): TensorEntry => {
+    const found = tensors.get(name);
+    if (!found) {
+      throw new InputError(`${dir}: tensor ${name} is missing; the config asks for it with shape [${shape.join(", ")}]`);
+    }
+    if (found.shape.join() !== shape.join()) {
+      throw new InputError(
+        `${found.file}: tensor ${name} has shape [${found.shape.join(", ")}], but config.json asks for [${shape.join(", ")}]`,
+      );
+    }
+    return found;
+  };
+  return {
+    matrix(name, out, width, compute) {
+      const tensor = entry(name, [out, width]);
+      const dtype = MATRIX_DTYPES[tensor.dtype as keyof typeof MATRIX_DTYPES];
+      if (!dtype) {
+        throw new InputError(`${tensor.file}: tensor ${name} is ${tensor.dtype}; expected F32, F16 or BF16`);
+      }
+      const data = { address: fileOf(tensor.file).address + tensor.start };
+      return createWeight(device, { name: `${tensor.file}: tensor ${name}`, data, dtype, out, in: width, compute });
+    },
+    vector(name, size) {
+      const values = readTensorAsF32(entry(name, [size]));
+      const bad = values.findIndex((v) => !Number.isFinite(v));
+      if (bad >= 0) throw new InputError(`${dir}: tensor ${name} holds ${values[bad]} at element ${bad}; expected finite values`);
+      return values;
+    },
+    close() {
+      for (const file of mapped.values()) file.close();
+    },
+  };
+}
+
+export function freeLlama(model: Llama): void {
+  const { device } = model;
+  if (model.head !== model.embedding) freeWeight(device, model.head);
+  freeWeight(device, model.embedding);
+  for (const layer of model.layers) {
+    for (const name of linearNames) freeWeight(device, layer.linears[name].weight);
+    freeTensor(device, layer.inputNorm);
+    freeTensor(device, layer.postNorm);
+  }
+  freeTensor(device, model.finalNorm);
+  freeTensor(device, model.rope.cosine);
+  freeTensor(device, model.rope.sine);
+}

@@ -1,0 +1,221 @@
+/**
+ * Finds or compiles a native library. The first use compiles it with the machine's C++ compiler into a cache; the key
+ * is everything the result depends on (sources, compiler, flags, architecture), so an edit or an upgrade rebuilds and
+ * nothing else does.
+ *
+ * Environment: SBORA_LIBRARY (path of a ready CPU library), SBORA_CACHE (folder), CXX, SBORA_SANITIZE
+ * ("address,undefined": an instrumented build; run with LD_PRELOAD=$(c++ -print-file-name=libasan.so)).
+ */
+import {
+  accessSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
+import { availableParallelism, homedir, tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { InputError, messageOf } from "../errors.ts";
+import { acquire } from "./build-lock.ts";
+import { type Compiler, compile, fileExists, findCompiler, inParallel } from "./compiler.ts";
+
+export type LibraryName = "cpu" | "reference" | "reference-f64";
+
+export interface BuildOptions {
+  /** Called with a short text when compiling starts, after every unit and at the end; default: one stderr line. */
+  readonly onProgress?: (text: string) => void;
+}
+
+interface Unit {
+  readonly source: string;
+  readonly flags: readonly string[];
+}
+
+const KERNELS = resolve(import.meta.dir, "../../kernels");
+const COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-pthread"];
+
+const SHARED_SOURCES = ["abi.cpp", "host/memory.cpp", "host/mapping.cpp"];
+/** Plain C++ of the CPU library, compiled once. */
+const CPU_SOURCES = [...SHARED_SOURCES, "cpu/pool.cpp", "cpu/dispatch.cpp"];
+/** Compiled once for every instruction set; the processor's best is chosen when a context is opened. */
+const CPU_ISA_SOURCE = "cpu/isa.cpp";
+
+const AVX2 = ["-mavx2", "-mfma", "-mf16c"];
+const AVX512 = [...AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"];
+const ISA_FLAGS: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  x64: [[], AVX2, AVX512, [...AVX512, "-mavx512bf16"]],
+};
+
+function units(name: LibraryName): Unit[] {
+  if (name !== "cpu") {
+    const flags = ["-O2", ...(name === "reference-f64" ? ["-DSB_REAL_DOUBLE"] : [])];
+    return [...SHARED_SOURCES, "reference/reference.cpp"].map((source) => ({ source, flags }));
+  }
+  const levels = ISA_FLAGS[process.arch] ?? [[]];
+  return [
+    // The slowest first.
+    ...levels.map((isa, level) => ({
+      source: CPU_ISA_SOURCE,
+      flags: ["-O3", `-DSB_ISA_LEVEL=${level}`, ...isa],
+    })),
+    ...CPU_SOURCES.map((source) => ({ source, flags: ["-O3"] })),
+  ];
+}
+
+function sanitizeFlags(): string[] {
+  const kinds = (process.env.SBORA_SANITIZE ?? "").trim();
+  if (kinds === "") return [];
+  if (!/^[a-z]+(,[a-z]+)*$/.test(kinds)) {
+    throw new InputError(`SBORA_SANITIZE is "${kinds}"; expected a list such as address,undefined.`);
+  }
+  return [`-fsanitize=${kinds}`, "-g", "-fno-omit-frame-pointer"];
+}
+
+function linkFlags(): string[] {
+  const flags = ["-shared", "-pthread"];
+  if (process.platform === "darwin") return flags;
+  return [...flags, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"];
+}
+
+/** Every source and header the library may include, as [path relative to kernels/, text], in one fixed order. */
+function sources(name: LibraryName): [string, string][] {
+  const folders = ["", "host", name === "cpu" ? "cpu" : "reference"];
+  const files = folders.flatMap((folder) =>
+    readdirSync(join(KERNELS, folder))
+      .filter((file) => /\.(h|hpp|inc|c|cpp)$/.test(file))
+      .map((file) => join(folder, file)),
+  );
+  return files.sort().map((file) => [file, readFileSync(join(KERNELS, file), "utf8")]);
+}
+
+function cacheKey(name: LibraryName, compiler: Compiler): string {
+  const parts = [
+    process.platform,
+    process.arch,
+    compiler.command,
+    compiler.version,
+    COMMON,
+    units(name),
+    sanitizeFlags(),
+    linkFlags(),
+    sources(name),
+  ];
+  return new Bun.CryptoHasher("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
+}
+
+function writable(folder: string): boolean {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    accessSync(folder, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** $SBORA_CACHE, else $XDG_CACHE_HOME/sbora or ~/.cache/sbora, else a private folder among the temporary files. */
+export function cacheFolder(): string {
+  const chosen = process.env.SBORA_CACHE;
+  if (chosen) {
+    if (writable(resolve(chosen))) return resolve(chosen);
+    throw new InputError(`SBORA_CACHE is "${chosen}", a folder that cannot be written. Choose another.`);
+  }
+  const home = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  if (writable(join(home, "sbora"))) return join(home, "sbora");
+  const user = process.getuid?.() ?? 0;
+  const folder = join(tmpdir(), `sbora-${user}`);
+  // Others may write to the temporary folder: what we load from there must be ours.
+  if (writable(folder)) {
+    const stat = lstatSync(folder);
+    if (stat.isDirectory() && stat.uid === user && (stat.mode & 0o022) === 0) return folder;
+  }
+  throw new InputError(
+    `No folder to keep the compiled kernels in: neither ${join(home, "sbora")} nor ${folder} can be used. ` +
+      "Set SBORA_CACHE to a folder of yours.",
+  );
+}
+
+/** One stderr line: the text at the start, the seconds when it is done. */
+function stderrLine(name: LibraryName): { start(): void; end(seconds: number | null): void } {
+  const what = name === "cpu" ? "CPU kernels" : `${name} kernels`;
+  return {
+    start: () => process.stderr.write(`compiling the ${what} for first use … `),
+    end: (seconds) => process.stderr.write(seconds === null ? "failed\n" : `${seconds.toFixed(0)} s\n`),
+  };
+}
+
+/** Folders of builders that died. One that is still in use is younger than this. */
+const LEFTOVER_MS = 15 * 60_000;
+
+function removeLeftovers(path: string): void {
+  for (const entry of readdirSync(dirname(path))) {
+    const full = join(dirname(path), entry);
+    const stat = entry.includes(".build-") ? lstatSync(full, { throwIfNoEntry: false }) : undefined;
+    if (stat && Date.now() - stat.mtimeMs > LEFTOVER_MS) rmSync(full, { recursive: true, force: true });
+  }
+}
+
+async function build(
+  name: LibraryName,
+  compiler: Compiler,
+  path: string,
+  options: BuildOptions,
+): Promise<void> {
+  removeLeftovers(path);
+  const folder = mkdtempSync(`${path}.build-`);
+  const started = performance.now();
+  const seconds = () => (performance.now() - started) / 1000;
+  const line = options.onProgress === undefined ? stderrLine(name) : null;
+  line?.start();
+  options.onProgress?.(`compiling ${name}`);
+  try {
+    const all = units(name);
+    const objects = all.map((_, index) => join(folder, `${index}.o`));
+    let done = 0;
+    const jobs = all.map((unit, index) => async () => {
+      const args = [...COMMON, ...unit.flags, ...sanitizeFlags(), "-c", unit.source, "-o", objects[index]!];
+      await compile(compiler, args, KERNELS);
+      options.onProgress?.(`compiled ${++done} of ${all.length}: ${unit.source}`);
+    });
+    await inParallel(jobs, availableParallelism());
+    const result = join(folder, "library");
+    await compile(compiler, [...linkFlags(), ...sanitizeFlags(), ...objects, "-o", result], KERNELS);
+    renameSync(result, path);
+    line?.end(seconds());
+    options.onProgress?.(`built ${path} in ${seconds().toFixed(1)} s`);
+  } catch (error) {
+    line?.end(null);
+    throw error instanceof InputError
+      ? error
+      : new InputError(`Building the ${name} library in ${folder} failed: ${messageOf(error)}.`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Path of a compiled library, compiled on first use. Two processes that start at once build once.
+ * @throws InputError without a compiler, without a folder to write, or with the compiler's own message
+ */
+export async function buildLibrary(name: LibraryName, options: BuildOptions = {}): Promise<string> {
+  const given = process.env.SBORA_LIBRARY;
+  if (given && name === "cpu") {
+    if (fileExists(resolve(given))) return resolve(given);
+    throw new InputError(`SBORA_LIBRARY is "${given}", which is no file. Unset it to compile the kernels.`);
+  }
+  const compiler = findCompiler();
+  const suffix = process.platform === "darwin" ? "dylib" : "so";
+  const path = join(cacheFolder(), `libsbora-${name}-${cacheKey(name, compiler)}.${suffix}`);
+  const lock = await acquire(`${path}.lock`, () => fileExists(path));
+  if (lock === null) return path;
+  try {
+    await build(name, compiler, path, options);
+  } finally {
+    lock.release();
+  }
+  return path;
+}

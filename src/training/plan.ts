@@ -1,0 +1,66 @@
+/** The memory plan of a run, from the code that will run: every allocation of a pass is made on a device that counts. */
+import type { PackedBatch } from "../data/batches.ts";
+import type { LlamaConfig } from "../formats/hf-config.ts";
+import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
+import { buildLlama, type Llama, type LoadOptions } from "../model/model.ts";
+import { trainPass } from "../model/train-pass.ts";
+import { createArena, peakBytes } from "../native/arena.ts";
+import { openPlanningDevice } from "../native/planning-device.ts";
+import { sizeOf } from "../native/tensor.ts";
+
+export interface MemoryPlan {
+  /** Frozen weights in the type they are held in, padding of the packed layout not counted. */
+  readonly weights: number;
+  /** Trained parameters with gradient and two moments. */
+  readonly trainable: number;
+  readonly parameters: number;
+  /** Saved from forward to backward for `tokens` packed tokens. */
+  readonly kept: number;
+  /** Scratch of one linear or block. */
+  readonly scratch: number;
+}
+
+/** More than any plan needs; a planning device has no memory to run out of. */
+const UNBOUNDED = 2 ** 44;
+
+/** Peak arena sizes of a training pass over `tokens` packed tokens, all of them labelled. */
+export function planTraining(
+  config: LlamaConfig,
+  load: LoadOptions,
+  adapter: AdapterOptions,
+  dropout: number,
+  tokens: number,
+  bytesPerWeight: number,
+): MemoryPlan {
+  const device = openPlanningDevice();
+  let weights = 0;
+  const source = {
+    matrix: (name: string, out: number, width: number, compute: "f32" | "bf16") => {
+      weights += out * width * bytesPerWeight;
+      return { handle: 1, out, in: width, dtype: "f32" as const, compute, name };
+    },
+    vector: (_name: string, size: number) => new Float32Array(size),
+  };
+  const model: Llama = buildLlama(device, config, source, load);
+  const kept = createArena(device, UNBOUNDED);
+  const scratch = createArena(device, UNBOUNDED);
+  const trained = attachTrainables(model, adapter, scratch);
+  const key = 1n;
+  trainPass(model, trained, fullBatch(tokens), { kept, scratch, dropout: dropout > 0 ? { p: dropout, key } : null });
+  const parameters = sizeOf(trained.parameters);
+  return { weights, trainable: 16 * parameters, parameters, kept: peakBytes(kept), scratch: peakBytes(scratch) };
+}
+
+/** One sequence of `tokens` tokens, a label on each: the largest a pass of that many tokens can be. */
+function fullBatch(tokens: number): PackedBatch {
+  const all = Int32Array.from({ length: tokens }, (_, i) => i);
+  return {
+    tokens: new Int32Array(tokens),
+    positions: all,
+    cuSeqlens: Int32Array.from([0, tokens]),
+    recordIds: new Int32Array(tokens),
+    labelRows: all,
+    labels: new Int32Array(tokens),
+    labelWeights: new Float32Array(tokens),
+  };
+}
