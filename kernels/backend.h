@@ -17,7 +17,7 @@
   X(attention_forward) X(attention_backward) X(kv_write) X(attention_paged)                                           \
   X(swiglu_forward) X(swiglu_backward)                                                                                \
   X(dropout_apply) X(gather_columns) X(scatter_add_columns) X(gather_rows) X(scatter_add_rows)                        \
-  X(scale_columns) X(column_dot) X(row_dot) X(dora_gain)                                                              \
+  X(scale_columns) X(scale_rows) X(column_dot) X(row_dot) X(dora_gain)                                                            \
   X(axpby) X(sum_squares) X(adamw) X(random_uniform) X(random_normal)
 
 struct sb_backend {

@@ -215,9 +215,12 @@ SB_API int32_t sb_gather_rows(sb_context *ctx, const void *x, int32_t dtype, int
 SB_API int32_t sb_scatter_add_rows(sb_context *ctx, const void *y, int64_t n, const int32_t *rows, int64_t M,
                                    void *x) SB_NOEXCEPT;
 
-/* DoRA: y[T,n] = x ⊙ g[n] (real, y may alias x) */
+/* DoRA: y[T,n] = x ⊙ g[n], every row by the same gains; all real, y may alias x. */
 SB_API int32_t sb_scale_columns(sb_context *ctx, const void *x, const void *g, int64_t T, int64_t n,
                                 void *y) SB_NOEXCEPT;
+/* y[T,n]: row t of x times g[T]; all real, y may alias x. */
+SB_API int32_t sb_scale_rows(sb_context *ctx, const void *x, const void *g, int64_t T, int64_t n,
+                             void *y) SB_NOEXCEPT;
 /* out[n] += Σ_t a[t,·]·b[t,·] / divisor[n] (a real, b of b_dtype; divisor NULL: 1). dm of DoRA. */
 SB_API int32_t sb_column_dot(sb_context *ctx, const void *a, const void *b, int32_t b_dtype, int64_t T, int64_t n,
                              const void *divisor, void *out) SB_NOEXCEPT;

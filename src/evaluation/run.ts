@@ -1,0 +1,132 @@
+/**
+ * Evaluates a merged model on one task by up to three rulers: generation as the paper does it (protocol §2.4), and the
+ * finer ones that small models need, log-likelihood of the options' text and of the answer labels (settled 24).
+ */
+import type { InstructionRecord } from "../data/records.ts";
+import { generate } from "../generation/decode.ts";
+import { type LikelihoodItem, scoreContinuations } from "../generation/likelihood.ts";
+import type { Llama } from "../model/model.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { responseOf, type Task } from "./task.ts";
+
+export interface EvaluateOptions {
+  readonly beams: number;
+  readonly maxNewTokens: number;
+  /** Renders the evaluation prompt of a record. */
+  readonly prompt: (record: InstructionRecord) => string;
+  /** Which rulers to apply; options and labels need a task with choices. */
+  readonly rulers: readonly Ruler[];
+  readonly onProgress?: (done: number, of: number) => void;
+}
+
+export const rulers = ["generation", "options", "labels"] as const;
+export type Ruler = (typeof rulers)[number];
+
+/** What one record gave, without its text. */
+export interface Prediction {
+  /** Number of the record in the task's file. */
+  readonly record: number;
+  readonly label: string;
+  /** Generated response, the answer read out of it ("" = none) and whether it is right. */
+  readonly text?: string;
+  readonly parsed?: string;
+  readonly correct?: boolean;
+  /** Most likely option by its text: whole, and per character. */
+  readonly option?: string;
+  readonly optionPerCharacter?: string;
+  /** Most likely label after the protocol's prompt. */
+  readonly likeliestLabel?: string;
+}
+
+/** Predictions of `records` (numbered as in the task's file), in their order. */
+export async function evaluateTask(
+  model: Llama,
+  tokenizer: Tokenizer,
+  task: Task,
+  records: readonly InstructionRecord[],
+  options: EvaluateOptions,
+): Promise<Prediction[]> {
+  const wanted = (ruler: Ruler): boolean => options.rulers.includes(ruler);
+  let predictions = records.map((record, i): Prediction => ({ record: i, label: record.answer }));
+  const parts = options.rulers.length * records.length;
+  let done = 0;
+  const tick = (): void => options.onProgress?.(++done, parts);
+
+  if (wanted("generation")) {
+    const prompts = records.map((record) => options.prompt(record));
+    const ids = prompts.map((text) => tokenizer.encode(text));
+    const { beams, maxNewTokens } = options;
+    const eosIds = model.config.eosTokenIds;
+    const generated = await generate(model, ids, { beams, maxNewTokens, eosIds, onDone: tick });
+    predictions = predictions.map((prediction, i) => {
+      const whole = tokenizer.decode([...ids[i]!, ...generated[i]!], { skipSpecialTokens: true });
+      const text = responseOf(task, whole);
+      const parsed = task.extract(text);
+      return { ...prediction, text, parsed, correct: task.isCorrect(parsed, records[i]!) };
+    });
+  }
+  if (wanted("options")) {
+    const items = records.map((record) => task.cloze(record));
+    const scores = await scoreTexts(model, tokenizer, items, tick);
+    predictions = predictions.map((prediction, i) => {
+      const labels = task.choices(records[i]!)?.labels ?? [];
+      const texts = items[i]?.continuations ?? [];
+      const sums = scores[i]!;
+      // The leading space belongs to the layout, not to the option (settled 24).
+      const perCharacter = sums.map((sum, j) => sum / Math.max(1, texts[j]!.trimStart().length));
+      const pick = (values: readonly number[]): string => labels[argmax(values)] ?? "";
+      return { ...prediction, option: pick(sums), optionPerCharacter: pick(perCharacter) };
+    });
+  }
+  if (wanted("labels")) {
+    const choices = records.map((record) => task.choices(record)?.labels ?? []);
+    const items = records.map((record, i) => ({
+      context: options.prompt(record),
+      continuations: choices[i]!.map((label) => `the correct answer is ${label}`),
+    }));
+    const scores = await scoreTexts(model, tokenizer, items, tick);
+    predictions = predictions.map((p, i) => ({ ...p, likeliestLabel: choices[i]![argmax(scores[i]!)] ?? "" }));
+  }
+  return predictions;
+}
+
+interface TextItem {
+  readonly context: string;
+  readonly continuations: readonly string[];
+}
+
+async function scoreTexts(
+  model: Llama,
+  tokenizer: Tokenizer,
+  items: readonly (TextItem | null)[],
+  tick: () => void,
+): Promise<number[][]> {
+  const scores: number[][] = items.map(() => []);
+  const scored: number[] = [];
+  const encoded: LikelihoodItem[] = [];
+  items.forEach((item, i) => {
+    if (!item || item.continuations.length === 0) return tick();
+    scored.push(i);
+    encoded.push(encodeItem(tokenizer, item));
+  });
+  const results = await scoreContinuations(model, encoded, tick);
+  results.forEach((result, j) => {
+    scores[scored[j]!] = result;
+  });
+  return scores;
+}
+
+/** ids(context + text) minus ids(context); trailing spaces of the context move to the text, as lm-eval does. */
+export function encodeItem(tokenizer: Pick<Tokenizer, "encode">, item: TextItem): LikelihoodItem {
+  const context = item.context.trimEnd();
+  const spaces = item.context.slice(context.length);
+  const ids = tokenizer.encode(context);
+  const continuations = item.continuations.map((text) => tokenizer.encode(context + spaces + text).slice(ids.length));
+  return { context: ids, continuations };
+}
+
+function argmax(values: readonly number[]): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
+}
