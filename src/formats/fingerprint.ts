@@ -8,7 +8,9 @@ import { join, resolve } from "node:path";
 import { openModelTensors, readTensorBytes } from "./safetensors.ts";
 
 export function fingerprintModel(dir: string): string {
-  const tensors = [...openModelTensors(dir).values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  const tensors = [...openModelTensors(dir).values()].sort((a, b) =>
+    a.name < b.name ? -1 : a.name > b.name ? 1 : 0,
+  );
   const files = [...new Set(tensors.map((t) => t.file))].sort();
   const identity = files.map((file) => {
     const { size, mtimeMs } = statSync(file);
@@ -39,6 +41,8 @@ export function fingerprintModel(dir: string): string {
 }
 
 function cachePath(identity: string): string {
-  const root = process.env.SBORA_CACHE ?? (process.env.HOME ? join(homedir(), ".cache", "sbora") : join(tmpdir(), "sbora"));
+  const root =
+    process.env.SBORA_CACHE ??
+    (process.env.HOME ? join(homedir(), ".cache", "sbora") : join(tmpdir(), "sbora"));
   return join(root, "fingerprints", new Bun.CryptoHasher("sha256").update(identity).digest("hex"));
 }

@@ -33,14 +33,18 @@ export function weighted(values: ArrayLike<number>, c: ArrayLike<number>): numbe
 }
 
 function upload(bench: Bench, inputs: Inputs): Tensors {
-  return Object.fromEntries(Object.entries(inputs).map(([name, { shape, values }]) => [name, bench.f32(shape, values)]));
+  return Object.fromEntries(
+    Object.entries(inputs).map(([name, { shape, values }]) => [name, bench.f32(shape, values)]),
+  );
 }
 
 function lossAt(test: GradientCase, name: string, index: number, delta: number): number {
   const input = test.inputs[name]!;
   const values = input.values.slice();
   values[index] = values[index]! + delta;
-  return on(lab.double, (bench) => test.loss(bench, upload(bench, { ...test.inputs, [name]: { ...input, values } })));
+  return on(lab.double, (bench) =>
+    test.loss(bench, upload(bench, { ...test.inputs, [name]: { ...input, values } })),
+  );
 }
 
 /** Holds every gradient the op returns to finite differences, 1e-6 relative to the largest of them. */

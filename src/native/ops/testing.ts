@@ -128,7 +128,10 @@ function hostBits(dtype: WeightDtype, values: ArrayLike<number>): Float32Array |
   const single = Float32Array.from(values);
   if (dtype === "f32") return single;
   if (dtype === "f16") return new Uint16Array(Float16Array.from(single).buffer);
-  return Uint16Array.from(new Uint32Array(single.buffer), (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16);
+  return Uint16Array.from(
+    new Uint32Array(single.buffer),
+    (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16,
+  );
 }
 
 /** Runs `body` with a bench on `device` and frees what it made. */
@@ -191,7 +194,9 @@ function read(device: Device, tensor: Tensor): Float64Array {
 /** Raw bytes of every output after `body` ran on `device`. */
 export function runBytes(device: Device, body: (bench: Bench) => Outputs): Record<string, Uint8Array> {
   return on(device, (bench) =>
-    Object.fromEntries(Object.entries(body(bench)).map(([name, tensor]) => [name, readBytes(device, tensor)])),
+    Object.fromEntries(
+      Object.entries(body(bench)).map(([name, tensor]) => [name, readBytes(device, tensor)]),
+    ),
   );
 }
 
@@ -199,7 +204,11 @@ export function runBytes(device: Device, body: (bench: Bench) => Outputs): Recor
  * Runs `body` on the reference and on every form of the CPU library: values within the tolerance of each output, and the
  * same bytes with one thread and with two.
  */
-export function agree(label: string, body: (bench: Bench) => Outputs, tolerances: Record<string, Tolerance>): void {
+export function agree(
+  label: string,
+  body: (bench: Bench) => Outputs,
+  tolerances: Record<string, Tolerance>,
+): void {
   const expected = run(lab.reference, body);
   for (const { isa, one, two } of lab.cpu) {
     const actual = run(two, body);
@@ -215,7 +224,12 @@ export function agree(label: string, body: (bench: Bench) => Outputs, tolerances
 }
 
 /** Compares values computed on one device with expected ones. */
-export function close(label: string, actual: ArrayLike<number>, expected: ArrayLike<number>, allowed: Tolerance): void {
+export function close(
+  label: string,
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  allowed: Tolerance,
+): void {
   const report = compareValues(label, Float64Array.from(actual), Float64Array.from(expected), allowed);
   if (report !== null) throw new Error(report);
   expect(actual.length).toBe(expected.length);
@@ -231,4 +245,39 @@ export function sameBytes(label: string, a: Record<string, Uint8Array>, b: Recor
     }
   }
   expect(Object.keys(a)).toEqual(Object.keys(b));
+}
+
+/** Rows `rows` of a flat [T, width] matrix. */
+export function pickRows<V extends Values>(values: V, width: number, rows: readonly number[]): V {
+  const picked = values.slice(0, rows.length * width) as V;
+  rows.forEach((row, i) => {
+    picked.set(values.subarray(row * width, (row + 1) * width), i * width);
+  });
+  return picked;
+}
+
+/**
+ * A row's result does not depend on its neighbours: `body` computes the given rows of a problem with T rows; single rows
+ * and a small group must have the very bytes they have in the whole batch.
+ */
+export function aloneAsInBatch(
+  label: string,
+  T: number,
+  body: (bench: Bench, rows: readonly number[]) => Outputs,
+): void {
+  const everyRow = Array.from({ length: T }, (_, i) => i);
+  for (const { isa, two } of lab.cpu) {
+    const whole = runBytes(two, (bench) => body(bench, everyRow));
+    for (const rows of [[0], [T - 1], [T >> 1], everyRow.slice(1, 6)]) {
+      const expected = Object.fromEntries(
+        Object.entries(whole).map(([name, bytes]) => {
+          const width = bytes.length / T;
+          const parts = rows.map((row) => bytes.subarray(row * width, (row + 1) * width));
+          return [name, new Uint8Array(Buffer.concat(parts))];
+        }),
+      );
+      const alone = runBytes(two, (bench) => body(bench, rows));
+      sameBytes(`${label}, cpu ${isa}, rows ${rows} alone and among ${T}`, alone, expected);
+    }
+  }
 }

@@ -1,0 +1,239 @@
+/** The words of the invented world. Lists only: who is who and what is what is drawn in world.ts. */
+
+export const people = [
+  "Ada",
+  "Bram",
+  "Cleo",
+  "Dov",
+  "Edda",
+  "Finn",
+  "Gus",
+  "Hana",
+  "Ivo",
+  "Jude",
+  "Kai",
+  "Lena",
+  "Milo",
+  "Nell",
+  "Odo",
+  "Pia",
+  "Quin",
+  "Rosa",
+  "Sven",
+  "Tess",
+  "Ugo",
+  "Vera",
+  "Wim",
+  "Xena",
+  "Yara",
+  "Zeno",
+  "Anke",
+  "Bela",
+  "Cora",
+  "Dirk",
+  "Elsa",
+  "Fritz",
+] as const;
+
+export const towns = [
+  "Arlo",
+  "Brin",
+  "Calt",
+  "Dorn",
+  "Eska",
+  "Farl",
+  "Gant",
+  "Holm",
+  "Inver",
+  "Jarl",
+  "Kest",
+  "Lund",
+] as const;
+
+export const climates = ["hot", "cold", "wet", "dry", "windy", "foggy"] as const;
+
+export const animals = [
+  "wug",
+  "dax",
+  "blip",
+  "fenn",
+  "gorp",
+  "hask",
+  "jinn",
+  "kroll",
+  "lorp",
+  "mott",
+  "nib",
+  "prum",
+  "rill",
+  "snork",
+  "tove",
+  "zib",
+] as const;
+
+export const diets = ["grass", "fish", "seeds", "worms", "roots", "leaves", "moss", "flies"] as const;
+export const covers = ["fur", "scales", "feathers", "wool", "spines", "shell"] as const;
+export const habitats = ["forest", "desert", "river", "cave", "meadow", "swamp"] as const;
+
+export const foods = [
+  "bread",
+  "plums",
+  "soup",
+  "cheese",
+  "nuts",
+  "rice",
+  "honey",
+  "beans",
+  "cake",
+  "eggs",
+  "figs",
+  "corn",
+  "pie",
+  "melon",
+] as const;
+
+export const objects = [
+  "cup",
+  "plate",
+  "box",
+  "chair",
+  "bell",
+  "door",
+  "lamp",
+  "comb",
+  "ring",
+  "boat",
+  "crown",
+  "drum",
+  "flute",
+  "mask",
+  "stool",
+  "bowl",
+  "coin",
+  "doll",
+  "gate",
+  "jar",
+  "kite",
+  "ladle",
+  "mirror",
+  "pipe",
+  "shelf",
+  "tray",
+  "vase",
+  "wheel",
+] as const;
+
+export const rooms = ["kitchen", "attic", "cellar", "hall", "shed", "tower", "garden", "office"] as const;
+
+/** Every tool has the one purpose beside it. */
+export const toolPurposes = [
+  ["saw", "cut wood"],
+  ["spade", "dig a hole"],
+  ["needle", "sew a shirt"],
+  ["rake", "gather straw"],
+  ["hammer", "drive a nail"],
+  ["brush", "paint a wall"],
+  ["broom", "sweep the floor"],
+  ["net", "catch a bird"],
+  ["pump", "raise water"],
+  ["scale", "weigh gold"],
+  ["axe", "fell a tree"],
+  ["oven", "bake a loaf"],
+  ["pen", "write a letter"],
+  ["rope", "climb a cliff"],
+  ["scythe", "mow a field"],
+  ["loom", "weave a cloth"],
+] as const;
+
+export const jobs = [
+  "baker",
+  "miner",
+  "nurse",
+  "pilot",
+  "smith",
+  "tailor",
+  "judge",
+  "farmer",
+  "sailor",
+  "teacher",
+  "clerk",
+  "hunter",
+] as const;
+
+export const workplaces = [
+  "mill",
+  "mine",
+  "harbor",
+  "market",
+  "school",
+  "court",
+  "barn",
+  "camp",
+  "bank",
+  "inn",
+] as const;
+
+/** Materials and what happens to things made of them: in water, in fire, in a fall. */
+export const materials = [
+  "stone",
+  "wood",
+  "iron",
+  "glass",
+  "cork",
+  "clay",
+  "paper",
+  "gold",
+  "ice",
+  "wax",
+] as const;
+
+/** What a material does in three situations; `name` is the relation of the world that says which outcome. */
+export const rules = [
+  { name: "lake", situation: "falls into the lake", outcomes: ["sinks", "floats"] },
+  { name: "fire", situation: "is put in the fire", outcomes: ["burns", "glows"] },
+  { name: "ground", situation: "drops on the ground", outcomes: ["breaks", "bounces"] },
+] as const;
+
+/** What happens to a person, and how it makes the person feel. */
+export const events = [
+  ["won the race", "proud"],
+  ["lost the key", "sad"],
+  ["saw a snake", "scared"],
+  ["got a present", "happy"],
+  ["was robbed", "angry"],
+  ["worked all night", "tired"],
+  ["passed the test", "proud"],
+  ["missed the party", "sad"],
+  ["heard a scream", "scared"],
+  ["met an old friend", "happy"],
+  ["was cheated", "angry"],
+  ["walked all day", "tired"],
+  ["built a tower", "proud"],
+  ["broke a toy", "sad"],
+  ["fell in the dark", "scared"],
+  ["heard good news", "happy"],
+  ["was blamed", "angry"],
+  ["carried the stones", "tired"],
+  ["saved a child", "proud"],
+  ["said goodbye", "sad"],
+  ["met a wolf", "scared"],
+  ["found a coin", "happy"],
+  ["was laughed at", "angry"],
+  ["ran for hours", "tired"],
+] as const;
+
+/** Activities and their four steps in order; the steps fit "she ...". */
+export const activities = [
+  ["baking", "mixes the flour", "kneads the dough", "heats the oven", "slices the loaf"],
+  ["fishing", "digs for bait", "throws the hook", "waits for a bite", "pulls the fish out"],
+  ["washing", "fills the tub", "rubs the soap", "rinses the shirt", "hangs it to dry"],
+  ["painting", "cleans the wall", "opens the paint", "dips the brush", "covers the wall"],
+  ["sailing", "unties the boat", "lifts the anchor", "sets the sail", "steers to sea"],
+  ["planting", "turns the soil", "drops the seed", "pours the water", "pulls the weeds"],
+  ["camping", "finds a spot", "lays the tent", "ties the ropes", "lights the fire"],
+  ["sewing", "picks the cloth", "marks the line", "threads the needle", "knots the end"],
+  ["writing", "takes the paper", "fills the pen", "greets the reader", "signs the name"],
+  ["brewing", "boils the kettle", "warms the pot", "adds the leaves", "strains the tea"],
+  ["riding", "brushes the horse", "straps the saddle", "mounts the horse", "takes the reins"],
+  ["building", "draws the plan", "mixes the mortar", "stacks the bricks", "tiles the roof"],
+] as const;
