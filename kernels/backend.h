@@ -7,8 +7,11 @@
 #pragma once
 #include "sbora.h"
 
-#define SB_BACKEND_FUNCTIONS(X)                                                                                       \
-  X(close) X(describe) X(sync) X(reserve) X(alloc) X(free) X(allocated) X(read) X(write) X(copy) X(zero)              \
+/* Context and memory: one form a library. */
+#define SB_BACKEND_CONTEXT(X)                                                                                         \
+  X(close) X(describe) X(sync) X(reserve) X(alloc) X(free) X(allocated) X(read) X(write) X(copy) X(zero)
+/* Weights and ops: one form an instruction set. */
+#define SB_BACKEND_OPS(X)                                                                                             \
   X(weight_create) X(weight_free) X(weight_read_rows) X(weight_write_rows) X(weight_read_columns)                     \
   X(weight_write_columns) X(weight_row_squares)                                                                       \
   X(linear_forward) X(linear_backward) X(matmul)                                                                      \
@@ -17,11 +20,18 @@
   X(attention_forward) X(attention_backward) X(kv_write) X(attention_paged)                                           \
   X(swiglu_forward) X(swiglu_backward)                                                                                \
   X(dropout_apply) X(gather_columns) X(scatter_add_columns) X(gather_rows) X(scatter_add_rows)                        \
-  X(scale_columns) X(scale_rows) X(column_dot) X(row_dot) X(dora_gain)                                                            \
+  X(scale_columns) X(scale_rows) X(column_dot) X(row_dot) X(dora_gain)                                                \
   X(axpby) X(sum_squares) X(adamw) X(random_uniform) X(random_normal)
+#define SB_BACKEND_FUNCTIONS(X) SB_BACKEND_CONTEXT(X) SB_BACKEND_OPS(X)
+
+/* The function's type without noexcept: an entry may throw (abi.cpp catches it). */
+template <class Function> struct sb_entry;
+template <class... Arguments> struct sb_entry<int32_t(Arguments...) noexcept> {
+  using type = int32_t(Arguments...);
+};
 
 struct sb_backend {
-#define SB_ENTRY(name) decltype(&::sb_##name) name;
+#define SB_ENTRY(name) sb_entry<decltype(::sb_##name)>::type *name;
   SB_BACKEND_FUNCTIONS(SB_ENTRY)
 #undef SB_ENTRY
 };

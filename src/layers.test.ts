@@ -59,7 +59,11 @@ describe("layers", () => {
   test("bun:ffi, hono and citty stay where they belong", () => {
     const strays = imports.filter(({ file, target }) => {
       const home = onlyIn[target.startsWith("hono/") ? "hono" : target];
-      return home !== undefined && !file.startsWith(home) && !(target === "citty" && file.startsWith("experiments/"));
+      return (
+        home !== undefined &&
+        !file.startsWith(home) &&
+        !(target === "citty" && file.startsWith("experiments/"))
+      );
     });
     expect(strays).toEqual([]);
   });

@@ -1,18 +1,18 @@
 /* The CPU backend's context: a thread pool, a workspace and the instruction set that was chosen at run time. */
 #pragma once
 #include "../backend.h"
+#include "../host/memory.h"
 
 struct sb_pool; /* pool.cpp */
 
 enum sb_isa { SB_ISA_PORTABLE = 0, SB_ISA_AVX2 = 1, SB_ISA_AVX512 = 2, SB_ISA_AVX512BF16 = 3 };
 
-struct sb_cpu_context : sb_context {
+struct sb_cpu_context : sb_host_context {
   sb_pool *pool;
   int32_t threads;
   sb_isa isa;
   unsigned char *workspace; /* 64-byte aligned; made by sb_reserve, the same address until the next sb_reserve */
   int64_t workspace_bytes;
-  int64_t allocated; /* bytes alive: sb_alloc + weights + workspace (updated atomically) */
 };
 
 inline sb_cpu_context &sb_cpu(sb_context *ctx) { return *static_cast<sb_cpu_context *>(ctx); }

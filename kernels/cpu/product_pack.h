@@ -43,20 +43,13 @@ inline void prefetch(const void *data, int64_t bytes) {
 template <int32_t dtype>
 inline vf load_some(const void *data, int64_t offset, int64_t valid) {
   if (valid >= kLanes) return load_elements<dtype>(data, offset);
+  if constexpr (dtype == SB_F32)
+    return vf_load_some(static_cast<const float *>(data) + offset, product_max(valid, 0));
 #if SB_ISA_LEVEL >= 2
   const __mmask16 lanes = valid > 0 ? (1u << valid) - 1 : 0;
-  if constexpr (dtype == SB_F32)
-    return _mm512_maskz_loadu_ps(lanes, static_cast<const float *>(data) + offset);
   if constexpr (dtype == SB_BF16)
     return _mm512_castsi512_ps(_mm512_slli_epi32(
         _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, static_cast<const uint16_t *>(data) + offset)), 16));
-#elif SB_ISA_LEVEL == 1
-  if constexpr (dtype == SB_F32) {
-    alignas(32) static constexpr int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    const int64_t n = product_max(valid, 0);
-    return _mm256_maskload_ps(static_cast<const float *>(data) + offset,
-                              _mm256_loadu_si256(reinterpret_cast<const __m256i *>(masks + kLanes - n)));
-  }
 #endif
   alignas(64) unsigned char some[kLanes * 4] = {};
   if (valid > 0)

@@ -4,18 +4,8 @@
  */
 #pragma once
 
-typedef uint32_t vu __attribute__((vector_size(sizeof(vf))));
-
 inline vf bf16_low(vf words) { return (vf)((vu)words << 16); }
 inline vf bf16_high(vf words) { return (vf)((vu)words & 0xffff0000u); }
-
-/* To nearest even; a NaN stays one. */
-inline vf round_to_bf16(vf v) {
-  const vu bits = (vu)v;
-  const vu nan = (vu)((bits & 0x7fffffffu) > 0x7f800000u);
-  const vu rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  return (vf)(((rounded & ~nan) | ((bits | 0x400000u) & nan)) & 0xffff0000u);
-}
 
 /* Products only read pairs where vdpbf16ps is there, and it takes a denormal for zero as vcvtne2ps2bf16 does. */
 #if SB_ISA_LEVEL >= 3
@@ -30,27 +20,7 @@ inline vf pair_lanes(vf low, vf high) {
 #endif
 
 /* The first n lanes. */
-inline void store_some(float *p, vf v, int64_t n) {
-#if SB_ISA_LEVEL >= 2
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
-#elif SB_ISA_LEVEL == 1
-  if (n >= kLanes) return vf_store(p, v);
-  __m128 rest = _mm256_castps256_ps128(v);
-  if (n & 4) {
-    _mm_storeu_ps(p, rest);
-    rest = _mm256_extractf128_ps(v, 1);
-    p += 4;
-  }
-  if (n & 2) {
-    _mm_storel_pi(reinterpret_cast<__m64 *>(p), rest);
-    rest = _mm_movehl_ps(rest, rest);
-    p += 2;
-  }
-  if (n & 1) _mm_store_ss(p, rest);
-#else
-  memcpy(p, &v, n * sizeof(float));
-#endif
-}
+inline void store_some(float *p, vf v, int64_t n) { vf_store_some(p, v, n); }
 
 /* ---- transposition: kLanes rows of kLanes words, in place ---------------------------------------------------- */
 

@@ -130,14 +130,14 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
     return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
                    static_cast<long long>(in), static_cast<long long>(at / in), static_cast<long long>(at % in));
   }
-  __atomic_add_fetch(&ctx.allocated, bytes, __ATOMIC_RELAXED);
+  host_count(context, bytes);
   *weight = w;
   return 0;
 }
 
 int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
   CpuWeight *w = static_cast<CpuWeight *>(weight);
-  __atomic_sub_fetch(&sb_cpu(context).allocated, w->bytes, __ATOMIC_RELAXED);
+  host_count(context, -w->bytes);
   free(w->panels);
   free(w);
   return 0;

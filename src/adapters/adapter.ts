@@ -113,7 +113,8 @@ export type MethodName = (typeof methodNames)[number];
 /** The named tensor; a missing one is a bug of the method file. */
 export function factor(factors: Factors, name: string): Tensor {
   const tensor = factors[name];
-  if (tensor === undefined) throw new Error(`adapter has no tensor ${name}, only ${Object.keys(factors).join(", ")}`);
+  if (tensor === undefined)
+    throw new Error(`adapter has no tensor ${name}, only ${Object.keys(factors).join(", ")}`);
   return tensor;
 }
 

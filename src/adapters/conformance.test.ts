@@ -3,13 +3,29 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import { closeDevice, type Device, openDevice } from "../native/device.ts";
 import { randomUniform } from "../native/ops/index.ts";
-import { createTensor, freeTensor, readF64, readI32, type Tensor, writeF32, writeI32, zero } from "../native/tensor.ts";
+import {
+  createTensor,
+  freeTensor,
+  readF64,
+  readI32,
+  type Tensor,
+  writeF32,
+  writeI32,
+  zero,
+} from "../native/tensor.ts";
 import { createWeight, freeWeight, readWeightRows, type Weight } from "../native/weight.ts";
 import type { Adapter, AdapterSite, Method, Pass, Saved } from "./adapter.ts";
 import { methods } from "./registry.ts";
 
 const [T, IN, OUT, RANK] = [7, 11, 13, 5];
-const site: AdapterSite = { name: "layers.0.self_attn.q_proj", module: 3, in: IN, out: OUT, rank: RANK, scaling: 2 };
+const site: AdapterSite = {
+  name: "layers.0.self_attn.q_proj",
+  module: 3,
+  in: IN,
+  out: OUT,
+  rank: RANK,
+  scaling: 2,
+};
 
 let device: Device;
 let kept: Arena;
@@ -43,7 +59,9 @@ function random(key: bigint, ...shape: number[]): Tensor {
 
 function makeAdapter(method: Method, weight: Weight, seed = 1): Adapter {
   const make = (shapes: ReturnType<Method["trainable"]>): Record<string, Tensor> =>
-    Object.fromEntries(Object.entries(shapes).map(([name, s]) => [name, createTensor(device, s.dtype, s.shape)]));
+    Object.fromEntries(
+      Object.entries(shapes).map(([name, s]) => [name, createTensor(device, s.dtype, s.shape)]),
+    );
   const adapter: Adapter = {
     site,
     method,
@@ -63,7 +81,11 @@ function disturb(adapter: Adapter, weight: Weight): void {
   for (const tensor of Object.values(adapter.trainable)) {
     const noise = random(key++, ...tensor.shape);
     const values = readF64(device, tensor);
-    writeF32(device, tensor, readF64(device, noise).map((v, i) => values[i]! + 0.3 * v));
+    writeF32(
+      device,
+      tensor,
+      readF64(device, noise).map((v, i) => values[i]! + 0.3 * v),
+    );
     freeTensor(device, noise);
   }
   adapter.method.prepare(device, adapter, weight, scratch);
@@ -101,7 +123,11 @@ function frozenProduct(weight: Weight, x: Tensor): Float64Array {
 
 function wholeWeight(weight: Weight): Float64Array {
   const rows = createTensor(device, "i32", [OUT]);
-  writeI32(device, rows, Int32Array.from({ length: OUT }, (_, i) => i));
+  writeI32(
+    device,
+    rows,
+    Int32Array.from({ length: OUT }, (_, i) => i),
+  );
   const values = createTensor(device, "f32", [OUT, IN]);
   readWeightRows(device, weight, rows, values);
   const result = readF64(device, values);
@@ -166,7 +192,11 @@ for (const method of Object.values(methods)) {
           if (heldNorm) {
             // DoRA's norm is detached (settled 12): differences move m and the factors under the norm as it was.
             const m = readF64(device, adapter.trainable.m!);
-            writeF32(device, adapter.derived.gain!, m.map((v, i) => v / heldNorm[i]!));
+            writeF32(
+              device,
+              adapter.derived.gain!,
+              m.map((v, i) => v / heldNorm[i]!),
+            );
           }
           return objective(run(pass, adapter, weight, x).y, c);
         };
@@ -197,7 +227,12 @@ for (const method of Object.values(methods)) {
       const once = [dx, ...Object.values(adapter.gradient)].map((t) => readF64(device, t));
       back(1);
       [dx, ...Object.values(adapter.gradient)].forEach((t, i) => {
-        expect(largestDifference(readF64(device, t), once[i]!.map((v) => 2 * v))).toBeLessThan(1e-10);
+        expect(
+          largestDifference(
+            readF64(device, t),
+            once[i]!.map((v) => 2 * v),
+          ),
+        ).toBeLessThan(1e-10);
       });
       freeWeight(device, weight);
     });
@@ -227,7 +262,10 @@ for (const method of Object.values(methods)) {
     });
 
     test("counts the parameters of its formula", () => {
-      const counted = Object.values(method.trainable(site)).reduce((n, s) => n + s.shape.reduce((a, b) => a * b, 1), 0);
+      const counted = Object.values(method.trainable(site)).reduce(
+        (n, s) => n + s.shape.reduce((a, b) => a * b, 1),
+        0,
+      );
       const formula = {
         lora: RANK * (IN + OUT),
         dora: RANK * (IN + OUT) + OUT,

@@ -23,7 +23,13 @@ export function withScratch<T>(arena: Arena, body: () => T): T {
  * Draws rank distinct indices below `width`, uniformly, in drawn (unsorted) order, one independent draw a site
  * (protocol §1.6), skipping `draw.avoid`.
  */
-export function drawIndices(device: Device, index: Tensor, site: AdapterSite, width: number, draw: DrawOptions): void {
+export function drawIndices(
+  device: Device,
+  index: Tensor,
+  site: AdapterSite,
+  width: number,
+  draw: DrawOptions,
+): void {
   const avoid = draw.avoid ?? new Set<number>();
   const free = width - avoid.size;
   if (site.rank > free) {
@@ -72,7 +78,11 @@ export function mergeDense(
     const count = Math.min(MERGE_ROWS, site.out - first);
     withScratch(scratch, () => {
       const rows = arenaTensor(scratch, "i32", [count]);
-      writeI32(device, rows, Int32Array.from({ length: count }, (_, i) => first + i));
+      writeI32(
+        device,
+        rows,
+        Int32Array.from({ length: count }, (_, i) => first + i),
+      );
       const values = arenaTensor(scratch, "f32", [count, site.in]);
       readWeightRows(device, weight, rows, values);
       const b = view(device, B, first * site.rank, [count, site.rank]);
@@ -85,5 +95,8 @@ export function mergeDense(
 
 /** Frozen A for the methods that keep one, else the trained one. */
 export function factorA(adapter: Adapter): Tensor {
-  return factor(adapter.method.name === "lora" || adapter.method.name === "dora" ? adapter.trainable : adapter.frozen, "A");
+  return factor(
+    adapter.method.name === "lora" || adapter.method.name === "dora" ? adapter.trainable : adapter.frozen,
+    "A",
+  );
 }

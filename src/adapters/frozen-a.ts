@@ -20,7 +20,14 @@ export function frozenA(own: Own): Method {
       lowRankBackward(pass, adapter, weight, factor(adapter.frozen, "A"), saved, null, dy, dx, betaDx);
     },
     merge(device, adapter, weight, scratch) {
-      mergeDense(device, adapter, weight, factor(adapter.frozen, "A"), factor(adapter.trainable, "B"), scratch);
+      mergeDense(
+        device,
+        adapter,
+        weight,
+        factor(adapter.frozen, "A"),
+        factor(adapter.trainable, "B"),
+        scratch,
+      );
     },
   };
 }

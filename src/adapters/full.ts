@@ -44,7 +44,11 @@ export const full: Method = {
 /** master[out,in] = W. */
 export function readWholeWeight(device: Device, weight: Weight, master: Tensor): void {
   const rows = createTensor(device, "i32", [weight.out]);
-  writeI32(device, rows, Int32Array.from({ length: weight.out }, (_, i) => i));
+  writeI32(
+    device,
+    rows,
+    Int32Array.from({ length: weight.out }, (_, i) => i),
+  );
   readWeightRows(device, weight, rows, master);
   freeTensor(device, rows);
 }
@@ -53,7 +57,11 @@ export function readWholeWeight(device: Device, weight: Weight, master: Tensor):
 export function writeWholeWeight(device: Device, weight: Weight, master: Tensor, scratch: Arena): void {
   withScratch(scratch, () => {
     const rows = arenaTensor(scratch, "i32", [weight.out]);
-    writeI32(device, rows, Int32Array.from({ length: weight.out }, (_, i) => i));
+    writeI32(
+      device,
+      rows,
+      Int32Array.from({ length: weight.out }, (_, i) => i),
+    );
     writeWeightRows(device, weight, rows, master);
   });
 }

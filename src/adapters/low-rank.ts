@@ -2,8 +2,9 @@
  * The dense low-rank tail that LoRA, LoRA-FA and OA share: y = W·x + s·B·(A·drop(x)). They differ in how A starts and
  * whether it trains; with a frozen A, backward needs z[T,r] only, else the input too (design §1).
  */
-import { dropoutApply, linearBackward, linearForward, matmul } from "../native/ops/index.ts";
+
 import { arenaTensor } from "../native/arena.ts";
+import { dropoutApply, linearBackward, linearForward, matmul } from "../native/ops/index.ts";
 import type { Tensor } from "../native/tensor.ts";
 import type { Weight } from "../native/weight.ts";
 import { type Adapter, dropoutAt, factor, type Pass, type Saved } from "./adapter.ts";

@@ -28,9 +28,14 @@ export function methodNamed(name: string): Method {
 }
 
 /** @throws InputError when the rank is not legal for a linear of this size (settled 5). */
-export function checkRank(method: Method, rank: number, site: { name: string; in: number; out: number }): void {
+export function checkRank(
+  method: Method,
+  rank: number,
+  site: { name: string; in: number; out: number },
+): void {
   if (method.name === "full") return;
-  if (!Number.isInteger(rank) || rank < 1) throw new InputError(`rank ${rank}: expected a whole number of at least 1`);
+  if (!Number.isInteger(rank) || rank < 1)
+    throw new InputError(`rank ${rank}: expected a whole number of at least 1`);
   const limit = method.maxRank(site);
   if (limit !== null && rank > limit) {
     throw new InputError(

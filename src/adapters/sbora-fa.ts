@@ -2,9 +2,17 @@
  * SBoRA-FA (paper §3.1, protocol §1.6): A is r distinct one-hot rows, held as r column indices. A·x is a gather of r
  * inputs, ΔW = s·B touches r columns of W, and backward needs only those r numbers a token.
  */
-import { axpby, gatherColumns, linearBackward, linearForward, matmul, scatterAddColumns } from "../native/ops/index.ts";
-import { readWeightColumns, writeWeightColumns } from "../native/weight.ts";
+
 import { arenaTensor } from "../native/arena.ts";
+import {
+  axpby,
+  gatherColumns,
+  linearBackward,
+  linearForward,
+  matmul,
+  scatterAddColumns,
+} from "../native/ops/index.ts";
+import { readWeightColumns, writeWeightColumns } from "../native/weight.ts";
 import { dropoutAt, f32, factor, i32, type Method } from "./adapter.ts";
 import { drawIndices, withScratch } from "./draw.ts";
 

@@ -2,6 +2,8 @@
  * SBoRA-FB (paper §3.1, protocol §1.7): B is r distinct one-hot columns, held as r row indices. B·z is a scatter-add
  * into r outputs and ΔW = s·A touches r rows of W. A starts at zero and is all that trains.
  */
+
+import { arenaTensor } from "../native/arena.ts";
 import {
   axpby,
   dropoutApply,
@@ -12,7 +14,6 @@ import {
   scatterAddColumns,
 } from "../native/ops/index.ts";
 import { readWeightRows, writeWeightRows } from "../native/weight.ts";
-import { arenaTensor } from "../native/arena.ts";
 import { dropoutAt, f32, factor, i32, type Method } from "./adapter.ts";
 import { drawIndices, droppedInput, withScratch } from "./draw.ts";
 
@@ -37,7 +38,13 @@ export const sboraFb: Method = {
     withScratch(pass.scratch, () => {
       const z = arenaTensor(pass.scratch, "f32", [x.shape[0]!, site.rank]);
       const a = droppedInput(pass, site, x);
-      matmul(pass.device, { a, b: factor(adapter.trainable, "A"), transposeB: true, c: z, compute: pass.compute });
+      matmul(pass.device, {
+        a,
+        b: factor(adapter.trainable, "A"),
+        transposeB: true,
+        c: z,
+        compute: pass.compute,
+      });
       scatterAddColumns(pass.device, z, factor(adapter.frozen, "index"), null, site.scaling, y);
     });
     return {};

@@ -6,7 +6,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { InputError, messageOf, Problems } from "../errors.ts";
-import { parsePeftKey, peftKey, type PeftConfig, readPeftConfig, writePeftConfig } from "../formats/peft.ts";
+import { type PeftConfig, parsePeftKey, peftKey, readPeftConfig, writePeftConfig } from "../formats/peft.ts";
 import {
   readSafetensorsHeader,
   readTensorAsF32,
@@ -57,7 +57,12 @@ interface Entry {
 }
 
 /** Writes the folder; each file is replaced atomically. */
-export function saveAdapter(dir: string, device: Device, adapters: readonly Adapter[], options: SaveOptions): void {
+export function saveAdapter(
+  dir: string,
+  device: Device,
+  adapters: readonly Adapter[],
+  options: SaveOptions,
+): void {
   const first = adapters[0];
   if (!first) throw new Error("there is no adapter to save");
   const native = options.layout === "native";
@@ -109,12 +114,21 @@ function entriesOf(device: Device, adapter: Adapter, native: boolean): Entry[] {
     const index = readI32(device, factor(frozen, "index"));
     if (native) {
       const name = peftKey(site.name, key).replace(/\.weight$/, "");
-      return [trained, { name, dtype: "I64", shape: [site.rank], bytes: () => bytesOf(BigInt64Array.from(index, BigInt)) }];
+      return [
+        trained,
+        { name, dtype: "I64", shape: [site.rank], bytes: () => bytesOf(BigInt64Array.from(index, BigInt)) },
+      ];
     }
     const shape = fa ? [site.rank, width] : [width, site.rank];
-    return [trained, { name: peftKey(site.name, key), dtype: "F32", shape, bytes: () => bytesOf(oneHot(index, width, fa)) }];
+    return [
+      trained,
+      { name: peftKey(site.name, key), dtype: "F32", shape, bytes: () => bytesOf(oneHot(index, width, fa)) },
+    ];
   }
-  const A = real("lora_A", factor(method.name === "lora" || method.name === "dora" ? trainable : frozen, "A"));
+  const A = real(
+    "lora_A",
+    factor(method.name === "lora" || method.name === "dora" ? trainable : frozen, "A"),
+  );
   const entries = [A, real("lora_B")];
   return method.name === "dora" ? [...entries, real("magnitude", factor(trainable, "m"))] : entries;
 }
@@ -144,7 +158,9 @@ export function readAdapter(dir: string): AdapterFolder {
   for (const entry of file.tensors.values()) {
     const key = parsePeftKey(entry.name);
     if (!key) {
-      problems.add(`tensor ${entry.name} is no adapter tensor of a linear; expected …lora_A, lora_B or a magnitude`);
+      problems.add(
+        `tensor ${entry.name} is no adapter tensor of a linear; expected …lora_A, lora_B or a magnitude`,
+      );
       continue;
     }
     const factors = modules.get(key.module) ?? {};
@@ -157,7 +173,8 @@ export function readAdapter(dir: string): AdapterFolder {
       const name = key.kind === "lora_A" ? "A" : key.kind === "lora_B" ? "B" : "m";
       const values = readTensorAsF32(entry);
       const bad = values.findIndex((v) => !Number.isFinite(v));
-      if (bad >= 0) problems.add(`tensor ${entry.name} holds ${values[bad]} at element ${bad}, expected finite values`);
+      if (bad >= 0)
+        problems.add(`tensor ${entry.name} holds ${values[bad]} at element ${bad}, expected finite values`);
       factors[name] = values;
     }
   }
@@ -192,7 +209,10 @@ export function loadAdapterValues(folder: AdapterFolder, device: Device, adapter
       }
     }
   }
-  problems.throwIfAny(join(folder.dir, ADAPTER_FILE), "Check that the base model is the one the adapter was trained on.");
+  problems.throwIfAny(
+    join(folder.dir, ADAPTER_FILE),
+    "Check that the base model is the one the adapter was trained on.",
+  );
 }
 
 function readMetadata(dir: string): AdapterMetadata | null {
@@ -204,7 +224,9 @@ function readMetadata(dir: string): AdapterMetadata | null {
   } catch (error) {
     throw new InputError(`${path}: not valid JSON (${messageOf(error)})`);
   }
-  throw new InputError(`${path}: schemaVersion or method is missing; expected schemaVersion ${SCHEMA_VERSION}`);
+  throw new InputError(
+    `${path}: schemaVersion or method is missing; expected schemaVersion ${SCHEMA_VERSION}`,
+  );
 }
 
 function methodOf(config: PeftConfig, path: string): MethodName {

@@ -56,7 +56,9 @@ describe("encodeRecords", () => {
   test("BOS is not doubled, and not added for tokenizers without one", () => {
     const { toy } = options();
     const withBos = options({ encode: (text) => [BOS, ...toy.encode(text)] });
-    expect([...encodeRecords([record], withBos.all).examples[0]!.tokens].filter((t) => t === BOS)).toHaveLength(1);
+    expect(
+      [...encodeRecords([record], withBos.all).examples[0]!.tokens].filter((t) => t === BOS),
+    ).toHaveLength(1);
     const none = options({ bosId: null });
     expect(encodeRecords([record], none.all).examples[0]!.tokens).not.toContain(BOS);
   });
@@ -64,7 +66,14 @@ describe("encodeRecords", () => {
   test.each(["llm-adapters", "alpaca"])("%s: the response begins with the reply's first word", (name) => {
     const { toy, all } = options({ prompt: promptNamed(name), lossOn: "response" });
     const { tokens, labelFrom } = encodeRecords([record], all).examples[0]!;
-    expect(toy.pieces(tokens.slice(labelFrom))).toEqual([" the", " correct", " answer", " is", " true", "</s>"]);
+    expect(toy.pieces(tokens.slice(labelFrom))).toEqual([
+      " the",
+      " correct",
+      " answer",
+      " is",
+      " true",
+      "</s>",
+    ]);
   });
 
   test("the paper's prompt: as many tokens as the prompt alone has, though its last one differs (settled 25)", () => {

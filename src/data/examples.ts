@@ -67,7 +67,11 @@ function encodeRecord(
   const labelFrom = lossOn === "all" ? 1 : responseStart(encode, prompt, ids);
   const kept = ids.slice(0, cutoff);
   if (kept.length < cutoff && kept.at(-1) !== eosId) kept.push(eosId);
-  return { tokens: Int32Array.from(kept), labelFrom: Math.min(Math.max(labelFrom, 1), kept.length), whole: ids.length };
+  return {
+    tokens: Int32Array.from(kept),
+    labelFrom: Math.min(Math.max(labelFrom, 1), kept.length),
+    whole: ids.length,
+  };
 }
 
 /** The trailing blanks of a prompt are at most this many; further back no token border is looked for. */

@@ -57,7 +57,9 @@ describe("readInstructionRecords", () => {
   });
 
   test("an empty instruction, an empty answer where one is needed", () => {
-    const message = complaint(JSON.stringify([{ ...good, instruction: "", answer: "" }]), { requireAnswer: true });
+    const message = complaint(JSON.stringify([{ ...good, instruction: "", answer: "" }]), {
+      requireAnswer: true,
+    });
     expect(message).toContain('field "instruction" is ""');
     expect(message).toContain('field "answer" is ""');
   });

@@ -59,7 +59,8 @@ function parseValues(text: string, path: string): unknown[] {
     const value = parseJson(text, path);
     if (Array.isArray(value)) return value;
   }
-  if (first !== "{") throw new InputError(`${path}: begins with ${shown(text.trimStart())}; expected ${LAYOUT}`);
+  if (first !== "{")
+    throw new InputError(`${path}: begins with ${shown(text.trimStart())}; expected ${LAYOUT}`);
   const values: unknown[] = [];
   text.split("\n").forEach((line, i) => {
     if (line.trim() !== "") values.push(parseJson(line, `${path} line ${i + 1}`));
@@ -75,7 +76,12 @@ function parseJson(text: string, where: string): unknown {
   }
 }
 
-function checkRecord(value: unknown, number: number, options: ReadOptions, problems: Problems): InstructionRecord {
+function checkRecord(
+  value: unknown,
+  number: number,
+  options: ReadOptions,
+  problems: Problems,
+): InstructionRecord {
   const blank: InstructionRecord = { instruction: "", input: "", output: "", answer: "" };
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     problems.add(`record ${number} is ${shown(value)}, expected an object`);

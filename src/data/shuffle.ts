@@ -1,5 +1,5 @@
 /** Seeded permutations: the same order on every machine, and any epoch's order without the epochs before it. */
-import { philox } from "./philox.ts";
+import { philox } from "../native/philox.ts";
 
 /** Third and fourth counter word; every kind of draw has its own, so that adding one never moves another. */
 const STREAMS = { shuffle: 1, split: 2 } as const;
@@ -24,7 +24,7 @@ export function permutation(n: number, seed: number, stream: keyof typeof STREAM
 
 /** Draws uniform integers below n, without bias. */
 function drawer(key: bigint, part: number, stream: number): (n: number) => number {
-  let words = new Uint32Array(0);
+  let words: Uint32Array = new Uint32Array(0);
   let next = 0;
   let block = 0;
   return (n) => {

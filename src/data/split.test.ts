@@ -6,7 +6,9 @@ describe("splitValidation", () => {
   test("both parts together are the file, in its order, and the seed decides", () => {
     const { train, validation } = splitValidation(1000, 120, 42);
     expect(validation).toHaveLength(120);
-    expect([...train, ...validation].sort((a, b) => a - b)).toEqual(Array.from({ length: 1000 }, (_, i) => i));
+    expect([...train, ...validation].sort((a, b) => a - b)).toEqual(
+      Array.from({ length: 1000 }, (_, i) => i),
+    );
     expect(validation).toEqual([...validation].sort((a, b) => a - b));
     expect(splitValidation(1000, 120, 42).validation).toEqual([...validation]);
     expect(splitValidation(1000, 120, 43).validation).not.toEqual([...validation]);

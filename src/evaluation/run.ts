@@ -7,15 +7,16 @@ import { generate } from "../generation/decode.ts";
 import { type LikelihoodItem, scoreContinuations } from "../generation/likelihood.ts";
 import type { Llama } from "../model/model.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { responseOf, type Task } from "./task.ts";
+import { type Cloze, responseOf, type Task } from "./task.ts";
 
 export interface EvaluateOptions {
   readonly beams: number;
   readonly maxNewTokens: number;
   /** Renders the evaluation prompt of a record. */
   readonly prompt: (record: InstructionRecord) => string;
-  /** Which rulers to apply; options and labels need a task with choices. */
+  /** Which rulers to apply; options and labels give nothing for a task without choices. */
   readonly rulers: readonly Ruler[];
+  /** Records × rulers done so far. */
   readonly onProgress?: (done: number, of: number) => void;
 }
 
@@ -59,7 +60,7 @@ export async function evaluateTask(
     const eosIds = model.config.eosTokenIds;
     const generated = await generate(model, ids, { beams, maxNewTokens, eosIds, onDone: tick });
     predictions = predictions.map((prediction, i) => {
-      const whole = tokenizer.decode([...ids[i]!, ...generated[i]!], { skipSpecialTokens: true });
+      const whole = tokenizer.decode([...ids[i]!, ...generated[i]!], { skipSpecialTokens: !task.specialTokens });
       const text = responseOf(task, whole);
       const parsed = task.extract(text);
       return { ...prediction, text, parsed, correct: task.isCorrect(parsed, records[i]!) };
@@ -81,7 +82,7 @@ export async function evaluateTask(
   if (wanted("labels")) {
     const choices = records.map((record) => task.choices(record)?.labels ?? []);
     const items = records.map((record, i) => ({
-      context: options.prompt(record),
+      contexts: [options.prompt(record)],
       continuations: choices[i]!.map((label) => `the correct answer is ${label}`),
     }));
     const scores = await scoreTexts(model, tokenizer, items, tick);
@@ -90,39 +91,43 @@ export async function evaluateTask(
   return predictions;
 }
 
-interface TextItem {
-  readonly context: string;
-  readonly continuations: readonly string[];
-}
-
+/** log p of every continuation of every item; an empty list where there is nothing to score. */
 async function scoreTexts(
   model: Llama,
   tokenizer: Tokenizer,
-  items: readonly (TextItem | null)[],
+  items: readonly (Cloze | null)[],
   tick: () => void,
 ): Promise<number[][]> {
-  const scores: number[][] = items.map(() => []);
-  const scored: number[] = [];
-  const encoded: LikelihoodItem[] = [];
-  items.forEach((item, i) => {
-    if (!item || item.continuations.length === 0) return tick();
-    scored.push(i);
-    encoded.push(encodeItem(tokenizer, item));
+  const encoded = items.map((item) => (item ? encodeCloze(tokenizer, item) : []));
+  const flat = encoded.flat();
+  const results = flat.length > 0 ? await scoreContinuations(model, flat) : [];
+  let at = 0;
+  return encoded.map((own) => {
+    tick();
+    return own.flatMap(() => results[at++]!);
   });
-  const results = await scoreContinuations(model, encoded, tick);
-  results.forEach((result, j) => {
-    scores[scored[j]!] = result;
-  });
-  return scores;
+}
+
+/** One item with all continuations behind a shared context, or one a continuation where each has its own. */
+export function encodeCloze(tokenizer: Pick<Tokenizer, "encode">, { contexts, continuations }: Cloze): LikelihoodItem[] {
+  if (continuations.length === 0) return [];
+  if (contexts.length === 1) return [encodeItem(tokenizer, contexts[0]!, continuations)];
+  return continuations.map((text, i) => encodeItem(tokenizer, contexts[i]!, [text]));
 }
 
 /** ids(context + text) minus ids(context); trailing spaces of the context move to the text, as lm-eval does. */
-export function encodeItem(tokenizer: Pick<Tokenizer, "encode">, item: TextItem): LikelihoodItem {
-  const context = item.context.trimEnd();
-  const spaces = item.context.slice(context.length);
-  const ids = tokenizer.encode(context);
-  const continuations = item.continuations.map((text) => tokenizer.encode(context + spaces + text).slice(ids.length));
-  return { context: ids, continuations };
+function encodeItem(
+  tokenizer: Pick<Tokenizer, "encode">,
+  context: string,
+  continuations: readonly string[],
+): LikelihoodItem {
+  const kept = context.trimEnd();
+  const spaces = context.slice(kept.length);
+  const ids = tokenizer.encode(kept);
+  return {
+    context: ids,
+    continuations: continuations.map((text) => tokenizer.encode(kept + spaces + text).slice(ids.length)),
+  };
 }
 
 function argmax(values: readonly number[]): number {

@@ -24,7 +24,7 @@ function exhaustive(table: Table, limit: number, eos: number): { tokens: number[
       if (sum / tokens.length > best.score) best = { tokens, score: sum / tokens.length };
       return;
     }
-    table(tokens).forEach((p, token) => visit([...tokens, token], sum + p));
+    for (const [token, p] of table(tokens).entries()) visit([...tokens, token], sum + p);
   };
   visit([], 0);
   return best;
@@ -56,7 +56,11 @@ describe("beam search", () => {
   test("finds what greedy misses", () => {
     // 0 looks best but leads to a flat distribution; 1 leads to a certain end.
     const table: Table = ([first]) =>
-      first === undefined ? log(0.5, 0.4, 0.05, 0.05) : first === 1 ? log(0.01, 0.01, 0.01, 0.97) : log(0.25, 0.25, 0.25, 0.25);
+      first === undefined
+        ? log(0.5, 0.4, 0.05, 0.05)
+        : first === 1
+          ? log(0.01, 0.01, 0.01, 0.97)
+          : log(0.25, 0.25, 0.25, 0.25);
     expect(search(table, { beams: 1, maxNewTokens: 2, eosIds: [3] }).tokens[0]).toBe(0);
     expect(search(table, { beams: 4, maxNewTokens: 2, eosIds: [3] }).tokens).toEqual([1, 3]);
   });
@@ -73,9 +77,12 @@ describe("beam search", () => {
 
   test("an EOS candidate ranked below the beams does not finish", () => {
     // Two beams: EOS is the third best first token, so no one-token hypothesis may appear.
-    const table: Table = (prefix) => (prefix.length === 0 ? log(0.5, 0.3, 0.01, 0.19) : log(0.3, 0.3, 0.3, 0.1));
+    const table: Table = (prefix) =>
+      prefix.length === 0 ? log(0.5, 0.3, 0.01, 0.19) : log(0.3, 0.3, 0.3, 0.1);
     const state = startBeams({ beams: 2, maxNewTokens: 3, eosIds: [3] });
-    const first = table([]).flatMap((logProbability, token) => [0, 1].map((beam) => ({ beam, token, logProbability })));
+    const first = table([]).flatMap((logProbability, token) =>
+      [0, 1].map((beam) => ({ beam, token, logProbability })),
+    );
     advanceBeams(state, first);
     expect(state.finished).toEqual([]);
     expect(state.running.map((b) => b.tokens)).toEqual([[0], [1]]);

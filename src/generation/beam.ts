@@ -44,7 +44,10 @@ export interface Step {
 const DEAD_BEAM = -1e9;
 
 export function startBeams(options: BeamOptions): BeamState {
-  const running = Array.from({ length: options.beams }, (_, i) => ({ tokens: [], score: i === 0 ? 0 : DEAD_BEAM }));
+  const running = Array.from({ length: options.beams }, (_, i) => ({
+    tokens: [],
+    score: i === 0 ? 0 : DEAD_BEAM,
+  }));
   return { options, running, finished: [], done: options.maxNewTokens === 0 };
 }
 

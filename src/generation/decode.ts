@@ -1,14 +1,30 @@
 /** Prompts in, generated token ids out: many prompts at a time, each with its beams; beams share the prompt's KV. */
 import { withScratch } from "../adapters/draw.ts";
 import { type Chunk, inferArenaBytes, inferRows, logitsOf } from "../model/infer.ts";
-import { createKvPool, dropSequence, emptySequence, forkSequence, freeKvPool, type KvPool, type KvSequence, pagesFor } from "../model/kv-cache.ts";
+import {
+  createKvPool,
+  dropSequence,
+  emptySequence,
+  forkSequence,
+  freeKvPool,
+  type KvPool,
+  type KvSequence,
+  pagesFor,
+} from "../model/kv-cache.ts";
 import type { Llama } from "../model/model.ts";
 import { widestFeature } from "../model/shapes.ts";
 import { type Arena, arenaTensor, createArena, freeArena } from "../native/arena.ts";
 import { reserve } from "../native/device.ts";
 import { topkLogSoftmax } from "../native/ops/index.ts";
 import { readF32, readI32, type Tensor } from "../native/tensor.ts";
-import { advanceBeams, type BeamOptions, type BeamState, bestHypothesis, type Candidate, startBeams } from "./beam.ts";
+import {
+  advanceBeams,
+  type BeamOptions,
+  type BeamState,
+  bestHypothesis,
+  type Candidate,
+  startBeams,
+} from "./beam.ts";
 
 /** Most rows of one native batch: bounds the logits in memory, not the result. */
 const MAX_ROWS = 512;
@@ -35,14 +51,28 @@ export async function generate(
   options: GenerateOptions,
 ): Promise<number[][]> {
   const { beams, maxNewTokens } = options;
-  const concurrency = Math.min(options.concurrency ?? 32, Math.max(1, Math.floor(MAX_ROWS / beams)), Math.max(1, prompts.length));
+  const concurrency = Math.min(
+    options.concurrency ?? 32,
+    Math.max(1, Math.floor(MAX_ROWS / beams)),
+    Math.max(1, prompts.length),
+  );
   const longest = Math.max(0, ...prompts.map((p) => p.length)) + maxNewTokens;
   if (longest > model.rope.cosine.shape[0]!) {
-    throw new Error(`a prompt and its answer need ${longest} positions, the model was opened for ${model.rope.cosine.shape[0]}`);
+    throw new Error(
+      `a prompt and its answer need ${longest} positions, the model was opened for ${model.rope.cosine.shape[0]}`,
+    );
   }
   // One spare page a beam: while a step forks, parent and child both hold their last page.
-  const pool = createKvPool(model, concurrency * (pagesFor(1, longest) + beams * (pagesFor(1, maxNewTokens) + 2)));
-  reserve(model.device, { tokens: MAX_ROWS, width: widestFeature(model.config), rank: 0, vocabulary: model.config.vocabSize });
+  const pool = createKvPool(
+    model,
+    concurrency * (pagesFor(1, longest) + beams * (pagesFor(1, maxNewTokens) + 2)),
+  );
+  reserve(model.device, {
+    tokens: MAX_ROWS,
+    width: widestFeature(model.config),
+    rank: 0,
+    vocabulary: model.config.vocabSize,
+  });
   const arena = createArena(model.device, inferArenaBytes(model, MAX_ROWS, MAX_ROWS, longest));
   const results: number[][] = prompts.map(() => []);
   // Longest first, so that the batch empties evenly; results are stored by prompt number.
@@ -80,7 +110,8 @@ function prefill(
   prompt: number,
   options: GenerateOptions,
 ): Job {
-  if (tokens.length === 0) throw new Error("an empty prompt has nothing to continue; put at least a BOS token");
+  if (tokens.length === 0)
+    throw new Error("an empty prompt has nothing to continue; put at least a BOS token");
   const sequence = emptySequence();
   for (let at = 0; at < tokens.length - 1; at += MAX_ROWS) {
     const chunk = tokens.slice(at, Math.min(at + MAX_ROWS, tokens.length - 1));

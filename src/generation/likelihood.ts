@@ -35,13 +35,23 @@ export async function scoreContinuations(
   const results: number[][] = [];
   const longest = Math.max(1, ...items.map(positionsOf));
   if (longest > model.rope.cosine.shape[0]!) {
-    throw new Error(`a record needs ${longest} positions, the model was opened for ${model.rope.cosine.shape[0]}`);
+    throw new Error(
+      `a record needs ${longest} positions, the model was opened for ${model.rope.cosine.shape[0]}`,
+    );
   }
   const groups = groupByRows(items);
   const widest = Math.max(1, ...groups.map((group) => group.reduce((n, item) => n + pagesOf(item), 0)));
-  const most = Math.max(1, ...groups.map((group) => group.reduce((n, item) => n + item.continuations.length, 0)));
+  const most = Math.max(
+    1,
+    ...groups.map((group) => group.reduce((n, item) => n + item.continuations.length, 0)),
+  );
   const rows = Math.max(MAX_ROWS, ...items.map(rowsOf));
-  reserve(model.device, { tokens: rows, width: widestFeature(model.config), rank: 0, vocabulary: model.config.vocabSize });
+  reserve(model.device, {
+    tokens: rows,
+    width: widestFeature(model.config),
+    rank: 0,
+    vocabulary: model.config.vocabSize,
+  });
   const pool = createKvPool(model, widest);
   const arena = createArena(model.device, inferArenaBytes(model, rows, most, longest));
   try {

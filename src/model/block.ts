@@ -7,9 +7,9 @@ import {
   attentionBackward,
   attentionForward,
   type Packed,
+  type RopeTable,
   rmsNormBackward,
   rmsNormForward,
-  type RopeTable,
   rope,
   swigluBackward,
   swigluForward,
@@ -162,6 +162,7 @@ export function blockBackward(
     backward(pass, linears.q_proj, saved.linears.q_proj, saved.xn1, dq, dxn);
     backward(pass, linears.k_proj, saved.linears.k_proj, saved.xn1, dk, dxn, 1);
     backward(pass, linears.v_proj, saved.linears.v_proj, saved.xn1, dv, dxn, 1);
-    if (dxn) rmsNormBackward(device, dxn, saved.x, layer.inputNorm, saved.rstd1, dx, norms?.inputNorm ?? null);
+    if (dxn)
+      rmsNormBackward(device, dxn, saved.x, layer.inputNorm, saved.rstd1, dx, norms?.inputNorm ?? null);
   });
 }

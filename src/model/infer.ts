@@ -53,7 +53,7 @@ export function inferRows(model: Llama, pool: KvPool, chunks: readonly Chunk[], 
     const lookup = { tables, sequences: upload(rows.sequences), positions };
     const x = arenaTensor(arena, "f32", [T, H]);
     embeddingForward(device, model.embedding, upload(rows.tokens), x);
-    model.layers.forEach((layer, i) =>
+    model.layers.forEach((layer, i) => {
       withScratch(arena, () => {
         const { linears } = layer;
         const make = (width: number): Tensor => arenaTensor(arena, compute, [T, width]);
@@ -75,8 +75,8 @@ export function inferRows(model: Llama, pool: KvPool, chunks: readonly Chunk[], 
         forward(pass, linears.up_proj, xn, up);
         swigluForward(device, gate, up, gate);
         forward(pass, linears.down_proj, gate, x, 1);
-      }),
-    );
+      });
+    });
     const last = arenaTensor(arena, "f32", [rows.wanted.length, H]);
     gatherRows(device, x, wanted, last);
     rmsNormForward(device, last, model.finalNorm, eps, out, null);
@@ -92,7 +92,12 @@ export function logitsOf(model: Llama, hidden: Tensor, arena: Arena): Tensor {
 }
 
 /** Negative log-likelihood of target r after hidden state r, f32 [R]. */
-export function lossesOf(model: Llama, hidden: Tensor, targets: readonly number[], arena: Arena): Float32Array {
+export function lossesOf(
+  model: Llama,
+  hidden: Tensor,
+  targets: readonly number[],
+  arena: Arena,
+): Float32Array {
   return withScratch(arena, () => {
     const { device } = model;
     const ids = arenaTensor(arena, "i32", [targets.length]);
@@ -140,7 +145,9 @@ function layOut(pool: KvPool, chunks: readonly Chunk[]): Rows {
   });
   const maxPages = Math.max(1, ...chunks.map(({ sequence }) => sequence.pages.length));
   const tables = new Int32Array(chunks.length * maxPages);
-  chunks.forEach(({ sequence }, s) => tables.set(sequence.pages, s * maxPages));
+  chunks.forEach(({ sequence }, s) => {
+    tables.set(sequence.pages, s * maxPages);
+  });
   return {
     tokens: Int32Array.from(tokens),
     positions: Int32Array.from(positions),

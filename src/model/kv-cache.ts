@@ -88,7 +88,8 @@ export function extendSequence(pool: KvPool, sequence: KvSequence, count: number
 
 function takePage(pool: KvPool): number {
   const page = pool.free.pop();
-  if (page === undefined) throw new Error(`KV cache is full: all ${pool.pages} pages of ${PAGE} positions are in use`);
+  if (page === undefined)
+    throw new Error(`KV cache is full: all ${pool.pages} pages of ${PAGE} positions are in use`);
   pool.references[page] = 1;
   return page;
 }
@@ -101,7 +102,11 @@ function copyPage(pool: KvPool, from: number, to: number): void {
   const move = (cache: Tensor): void => {
     const [, K, page, D] = cache.shape as [number, number, number, number];
     const elements = K * page * D;
-    copy(pool.device, view(pool.device, cache, to * elements, [elements]), view(pool.device, cache, from * elements, [elements]));
+    copy(
+      pool.device,
+      view(pool.device, cache, to * elements, [elements]),
+      view(pool.device, cache, from * elements, [elements]),
+    );
   };
   for (const { k, v } of pool.layers) {
     move(k);

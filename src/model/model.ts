@@ -46,7 +46,12 @@ export interface LoadOptions {
 }
 
 /** Builds the model from any source. */
-export function buildLlama(device: Device, config: LlamaConfig, source: WeightSource, options: LoadOptions): Llama {
+export function buildLlama(
+  device: Device,
+  config: LlamaConfig,
+  source: WeightSource,
+  options: LoadOptions,
+): Llama {
   const { compute, positions } = options;
   const { hiddenSize: H, vocabSize: V, headSize } = config;
   const vector = (name: string): Tensor => {
@@ -94,14 +99,18 @@ function folderSource(device: Device, dir: string): WeightSource & { close(): vo
   const tensors = openModelTensors(dir);
   const mapped = new Map<string, Mapping>();
   const fileOf = (path: string): Mapping => {
-    let file = mapped.get(path);
-    if (!file) mapped.set(path, (file = mapFile(path)));
+    const known = mapped.get(path);
+    if (known) return known;
+    const file = mapFile(path);
+    mapped.set(path, file);
     return file;
   };
   const entry = (name: string, shape: readonly number[]): TensorEntry => {
     const found = tensors.get(name);
     if (!found) {
-      throw new InputError(`${dir}: tensor ${name} is missing; the config asks for it with shape [${shape.join(", ")}]`);
+      throw new InputError(
+        `${dir}: tensor ${name} is missing; the config asks for it with shape [${shape.join(", ")}]`,
+      );
     }
     if (found.shape.join() !== shape.join()) {
       throw new InputError(
@@ -118,12 +127,22 @@ function folderSource(device: Device, dir: string): WeightSource & { close(): vo
         throw new InputError(`${tensor.file}: tensor ${name} is ${tensor.dtype}; expected F32, F16 or BF16`);
       }
       const data = { address: fileOf(tensor.file).address + tensor.start };
-      return createWeight(device, { name: `${tensor.file}: tensor ${name}`, data, dtype, out, in: width, compute });
+      return createWeight(device, {
+        name: `${tensor.file}: tensor ${name}`,
+        data,
+        dtype,
+        out,
+        in: width,
+        compute,
+      });
     },
     vector(name, size) {
       const values = readTensorAsF32(entry(name, [size]));
       const bad = values.findIndex((v) => !Number.isFinite(v));
-      if (bad >= 0) throw new InputError(`${dir}: tensor ${name} holds ${values[bad]} at element ${bad}; expected finite values`);
+      if (bad >= 0)
+        throw new InputError(
+          `${dir}: tensor ${name} holds ${values[bad]} at element ${bad}; expected finite values`,
+        );
       return values;
     },
     close() {

@@ -3,7 +3,15 @@ import { InputError } from "../errors.ts";
 import type { LlamaConfig } from "../formats/hf-config.ts";
 
 /** In the order of the module numbers. */
-export const linearNames = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+export const linearNames = [
+  "q_proj",
+  "k_proj",
+  "v_proj",
+  "o_proj",
+  "gate_proj",
+  "up_proj",
+  "down_proj",
+] as const;
 export type LinearName = (typeof linearNames)[number];
 
 export interface LinearShape {
@@ -16,7 +24,8 @@ export interface LinearShape {
 
 /** Path of a linear below `model.`. */
 export function linearPath(layer: number, name: LinearName): string {
-  const part = name.startsWith("gate") || name.startsWith("up") || name.startsWith("down") ? "mlp" : "self_attn";
+  const part =
+    name.startsWith("gate") || name.startsWith("up") || name.startsWith("down") ? "mlp" : "self_attn";
   return `layers.${layer}.${part}.${name}`;
 }
 
@@ -45,12 +54,15 @@ export function targetedLinears(config: LlamaConfig, targets: readonly string[])
   const wanted = targets.includes("all-linear") ? linearNames : targets;
   for (const target of wanted) {
     if (!linearNames.some((name) => name === target)) {
-      throw new InputError(`unknown target "${target}"; expected all-linear or names out of ${linearNames.join(", ")}`);
+      throw new InputError(
+        `unknown target "${target}"; expected all-linear or names out of ${linearNames.join(", ")}`,
+      );
     }
   }
   const shapes: LinearShape[] = [];
   for (let layer = 0; layer < config.layers; layer++) {
-    for (const name of linearNames) if (wanted.some((t) => t === name)) shapes.push(linearShape(config, layer, name));
+    for (const name of linearNames)
+      if (wanted.some((t) => t === name)) shapes.push(linearShape(config, layer, name));
   }
   return shapes;
 }

@@ -40,7 +40,12 @@ interface DeviceBatch {
  * Adds the gradient of Σ weight·loss to the adapters' (for `full`: to all) gradients.
  * @returns negative log-likelihood of every label, f32 [M], in the batch's order.
  */
-export function trainPass(model: Llama, trained: Trainables, batch: PackedBatch, options: PassOptions): Float32Array {
+export function trainPass(
+  model: Llama,
+  trained: Trainables,
+  batch: PackedBatch,
+  options: PassOptions,
+): Float32Array {
   return withScratch(options.kept, () =>
     withScratch(options.scratch, () => {
       const { device } = model;
@@ -78,7 +83,11 @@ export function trainPass(model: Llama, trained: Trainables, batch: PackedBatch,
 }
 
 /** Negative log-likelihood of every label, no gradient: validation and log-likelihood scoring. f32 [M]. */
-export function lossPass(model: Llama, batch: PackedBatch, options: Omit<PassOptions, "dropout">): Float32Array {
+export function lossPass(
+  model: Llama,
+  batch: PackedBatch,
+  options: Omit<PassOptions, "dropout">,
+): Float32Array {
   return withScratch(options.kept, () =>
     withScratch(options.scratch, () => {
       const { device } = model;
@@ -97,7 +106,11 @@ export function lossPass(model: Llama, batch: PackedBatch, options: Omit<PassOpt
 }
 
 /** Logits [T,V] of every position of a packed batch (parity tests; small batches only). */
-export function logitsPass(model: Llama, batch: PackedBatch, options: Omit<PassOptions, "dropout">): Float32Array {
+export function logitsPass(
+  model: Llama,
+  batch: PackedBatch,
+  options: Omit<PassOptions, "dropout">,
+): Float32Array {
   return withScratch(options.kept, () =>
     withScratch(options.scratch, () => {
       const { device, config } = model;

@@ -64,7 +64,8 @@ function plannedSites(model: Llama, options: AdapterOptions): Planned[] {
   return targetedLinears(model.config, full ? ["all-linear"] : options.targets).map((shape) => {
     checkRank(method, rank, shape);
     const [, layer, , name] = shape.name.split(".");
-    const linear = model.layers[Number(layer)]!.linears[name as keyof (typeof model.layers)[number]["linears"]];
+    const linear =
+      model.layers[Number(layer)]!.linears[name as keyof (typeof model.layers)[number]["linears"]];
     return { linear, site: { ...shape, rank, scaling } };
   });
 }
@@ -78,7 +79,8 @@ function planSlots(model: Llama, options: AdapterOptions, sites: readonly Planne
     offset += shape.reduce((a, b) => a * b, 1);
   };
   for (const { site } of sites) {
-    for (const [name, { shape }] of Object.entries(options.method.trainable(site))) add(`${site.name}.${name}`, shape);
+    for (const [name, { shape }] of Object.entries(options.method.trainable(site)))
+      add(`${site.name}.${name}`, shape);
   }
   if (options.method.name === "full") {
     const { vocabSize: V, hiddenSize: H, layers, tiedEmbeddings } = model.config;
@@ -116,7 +118,9 @@ export function attachTrainables(model: Llama, options: AdapterOptions, scratch:
   const adapters = sites.map(({ linear, site }): Adapter => {
     const { method } = options;
     const named = (buffer: Tensor): Factors =>
-      Object.fromEntries(Object.keys(method.trainable(site)).map((n) => [n, window(buffer, `${site.name}.${n}`)]));
+      Object.fromEntries(
+        Object.keys(method.trainable(site)).map((n) => [n, window(buffer, `${site.name}.${n}`)]),
+      );
     const own = (shapes: Record<string, FactorShape>): Factors =>
       Object.fromEntries(Object.entries(shapes).map(([n, s]) => [n, createTensor(device, s.dtype, s.shape)]));
     const adapter: Adapter = {
@@ -134,12 +138,23 @@ export function attachTrainables(model: Llama, options: AdapterOptions, scratch:
     linear.adapter = adapter;
     return adapter;
   });
-  const whole = options.method.name === "full" ? attachWhole(model, (name) => window(parameters, name), (name) => window(gradients, name)) : null;
+  const whole =
+    options.method.name === "full"
+      ? attachWhole(
+          model,
+          (name) => window(parameters, name),
+          (name) => window(gradients, name),
+        )
+      : null;
   return { options, adapters, slots, parameters, gradients, whole };
 }
 
 /** Moves embedding, head and norms into the flat buffer; the model's norms become windows of it. */
-function attachWhole(model: Llama, parameter: (name: string) => Tensor, gradient: (name: string) => Tensor): WholeModel {
+function attachWhole(
+  model: Llama,
+  parameter: (name: string) => Tensor,
+  gradient: (name: string) => Tensor,
+): WholeModel {
   const { device, config } = model;
   const adopt = (old: Tensor, name: string): Tensor => {
     const tensor = parameter(name);

@@ -38,9 +38,15 @@ interface Unit {
 const KERNELS = resolve(import.meta.dir, "../../kernels");
 const COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-pthread"];
 
-const SHARED_SOURCES = ["abi.cpp", "host/memory.cpp", "host/mapping.cpp"];
+const SHARED_SOURCES = ["abi.cpp", "host/memory.cpp", "host/mapping.cpp", "host/indices.cpp"];
 /** Plain C++ of the CPU library, compiled once. */
-const CPU_SOURCES = [...SHARED_SOURCES, "cpu/pool.cpp", "cpu/dispatch.cpp"];
+const CPU_SOURCES = [
+  ...SHARED_SOURCES,
+  "cpu/pool.cpp",
+  "cpu/dispatch.cpp",
+  "cpu/product_workspace.cpp",
+  "cpu/block_workspace.cpp",
+];
 /** Compiled once for every instruction set; the processor's best is chosen when a context is opened. */
 const CPU_ISA_SOURCE = "cpu/isa.cpp";
 
@@ -50,10 +56,16 @@ const ISA_FLAGS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   x64: [[], AVX2, AVX512, [...AVX512, "-mavx512bf16"]],
 };
 
+/** One file a family of ops: whatever the folder holds. */
+function referenceSources(): string[] {
+  const files = readdirSync(join(KERNELS, "reference")).filter((file) => file.endsWith(".cpp"));
+  return files.sort().map((file) => `reference/${file}`);
+}
+
 function units(name: LibraryName): Unit[] {
   if (name !== "cpu") {
     const flags = ["-O2", ...(name === "reference-f64" ? ["-DSB_REAL_DOUBLE"] : [])];
-    return [...SHARED_SOURCES, "reference/reference.cpp"].map((source) => ({ source, flags }));
+    return [...SHARED_SOURCES, ...referenceSources()].map((source) => ({ source, flags }));
   }
   const levels = ISA_FLAGS[process.arch] ?? [[]];
   return [

@@ -29,7 +29,12 @@ export interface CheckpointState {
 const NAMES = ["parameters", "m", "v"] as const;
 
 /** Writes to a temporary name, syncs and renames: a killed process leaves the old checkpoint or the new one. */
-export function saveCheckpoint(path: string, device: Device, tensors: CheckpointTensors, state: CheckpointState): void {
+export function saveCheckpoint(
+  path: string,
+  device: Device,
+  tensors: CheckpointTensors,
+  state: CheckpointState,
+): void {
   mkdirSync(dirname(path), { recursive: true });
   const shape = [...tensors.parameters.shape];
   const entries = NAMES.map((name) => ({
@@ -40,7 +45,9 @@ export function saveCheckpoint(path: string, device: Device, tensors: Checkpoint
   }));
   const best = state.best ? [{ name: "best", dtype: "F32" as const, shape, bytes: state.best }] : [];
   const { step, recipeHash, bestLoss, bestStep } = state;
-  writeSafetensors(path, [...entries, ...best], { state: JSON.stringify({ step, recipeHash, bestLoss, bestStep }) });
+  writeSafetensors(path, [...entries, ...best], {
+    state: JSON.stringify({ step, recipeHash, bestLoss, bestStep }),
+  });
 }
 
 /**
@@ -56,7 +63,8 @@ export function loadCheckpoint(
   if (!existsSync(path)) return null;
   const file = readSafetensorsHeader(path);
   const text = file.metadata.get("state");
-  if (!text) throw new InputError(`${path}: no training state in its metadata; it is not a checkpoint of sbora`);
+  if (!text)
+    throw new InputError(`${path}: no training state in its metadata; it is not a checkpoint of sbora`);
   const saved = JSON.parse(text) as Omit<CheckpointState, "best">;
   if (saved.recipeHash !== recipeHash) {
     throw new InputError(
@@ -68,7 +76,9 @@ export function loadCheckpoint(
   for (const name of NAMES) {
     const entry = file.tensors.get(name);
     if (entry?.shape[0] !== elements) {
-      throw new InputError(`${path}: tensor ${name} has ${entry?.shape[0] ?? "no"} elements, expected ${elements}`);
+      throw new InputError(
+        `${path}: tensor ${name} has ${entry?.shape[0] ?? "no"} elements, expected ${elements}`,
+      );
     }
     writeBytes(device, tensors[name], readTensorBytes(entry));
   }

@@ -4,11 +4,11 @@
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { planPasses, stepExamples, stepsPerEpoch, type TrainingExample } from "../data/batches.ts";
 import { InputError } from "../errors.ts";
-import { planPasses, stepsPerEpoch, stepExamples, type TrainingExample } from "../data/batches.ts";
-import { lossPass, trainPass } from "../model/train-pass.ts";
 import type { Llama } from "../model/model.ts";
 import { widestFeature } from "../model/shapes.ts";
+import { lossPass, trainPass } from "../model/train-pass.ts";
 import { prepareTrainables, type Trainables, zeroGradients } from "../model/trainables.ts";
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import { reserve } from "../native/device.ts";
@@ -72,12 +72,18 @@ export function runLength(recipe: TrainRecipe, records: number): number {
 }
 
 /** Trains in place. The adapters hold the last parameters afterwards. */
-export async function train(model: Llama, trained: Trainables, data: TrainData, options: TrainOptions): Promise<TrainResult> {
+export async function train(
+  model: Llama,
+  trained: Trainables,
+  data: TrainData,
+  options: TrainOptions,
+): Promise<TrainResult> {
   const { recipe, out } = options;
   const { device } = model;
   const steps = runLength(recipe, data.train.length);
   if (data.train.length === 0) throw new InputError("the training data holds no records");
-  if (steps < 1) throw new InputError(`${data.train.length} records give no full step of ${recipe.batch} records`);
+  if (steps < 1)
+    throw new InputError(`${data.train.length} records give no full step of ${recipe.batch} records`);
   const schedule: Schedule = {
     name: recipe.schedule,
     peak: recipe.learningRate,
@@ -118,7 +124,8 @@ export async function train(model: Llama, trained: Trainables, data: TrainData, 
       if (options.shouldStop?.()) break;
       const start = performance.now();
       const examples = stepExamples(data.train, recipe, step);
-      const dropout = recipe.dropout > 0 ? { p: recipe.dropout, key: streamKey(recipe.seed, "dropout", step) } : null;
+      const dropout =
+        recipe.dropout > 0 ? { p: recipe.dropout, key: streamKey(recipe.seed, "dropout", step) } : null;
       zeroGradients(model, trained);
       let loss = 0;
       let tokens = 0;
@@ -129,7 +136,15 @@ export async function train(model: Llama, trained: Trainables, data: TrainData, 
       }
       const lr = learningRate(schedule, step);
       step++;
-      const gradNorm = adamwStep(device, trained.parameters, trained.gradients, moments, recipe.optimizer, lr, step);
+      const gradNorm = adamwStep(
+        device,
+        trained.parameters,
+        trained.gradients,
+        moments,
+        recipe.optimizer,
+        lr,
+        step,
+      );
       if (!Number.isFinite(gradNorm) || !Number.isFinite(loss)) {
         throw new InputError(
           `training diverged at step ${step}: loss ${loss}, gradient norm ${gradNorm}. The last checkpoint is in ` +
@@ -138,7 +153,9 @@ export async function train(model: Llama, trained: Trainables, data: TrainData, 
       }
       prepareTrainables(model, trained, scratch);
       const due = data.validation.length > 0 && step % recipe.evalEvery === 0;
-      const validationLoss = due ? heldOutLoss(model, data.validation, kept, scratch, options.maxTokens) : undefined;
+      const validationLoss = due
+        ? heldOutLoss(model, data.validation, kept, scratch, options.maxTokens)
+        : undefined;
       if (validationLoss !== undefined && (best.loss === null || validationLoss < best.loss)) {
         best = { loss: validationLoss, step, bytes: readBytes(device, trained.parameters) };
       }
@@ -165,7 +182,14 @@ export async function train(model: Llama, trained: Trainables, data: TrainData, 
     save();
     const last = readBytes(device, trained.parameters);
     const { loss: bestLoss, step: bestStep, bytes } = best;
-    return { finished: step >= steps, steps: step, bestLoss, bestStep: bytes ? bestStep : step, best: bytes ?? last, last };
+    return {
+      finished: step >= steps,
+      steps: step,
+      bestLoss,
+      bestStep: bytes ? bestStep : step,
+      best: bytes ?? last,
+      last,
+    };
   } finally {
     freeArena(kept);
     freeArena(scratch);
@@ -191,7 +215,12 @@ export function heldOutLoss(
 }
 
 /** Puts parameters that `train` returned back into the adapters. */
-export function restoreParameters(model: Llama, trained: Trainables, bytes: Uint8Array, scratch: Arena): void {
+export function restoreParameters(
+  model: Llama,
+  trained: Trainables,
+  bytes: Uint8Array,
+  scratch: Arena,
+): void {
   writeBytes(model.device, trained.parameters, bytes);
   prepareTrainables(model, trained, scratch);
 }

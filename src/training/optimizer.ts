@@ -22,7 +22,10 @@ export interface AdamWState {
 }
 
 export function createAdamW(device: Device, parameters: Tensor): AdamWState {
-  return { m: createTensor(device, "f32", parameters.shape), v: createTensor(device, "f32", parameters.shape) };
+  return {
+    m: createTensor(device, "f32", parameters.shape),
+    v: createTensor(device, "f32", parameters.shape),
+  };
 }
 
 export function freeAdamW(device: Device, state: AdamWState): void {

@@ -1,9 +1,9 @@
 /** The memory plan of a run, from the code that will run: every allocation of a pass is made on a device that counts. */
 import type { PackedBatch } from "../data/batches.ts";
 import type { LlamaConfig } from "../formats/hf-config.ts";
-import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
 import { buildLlama, type Llama, type LoadOptions } from "../model/model.ts";
 import { trainPass } from "../model/train-pass.ts";
+import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
 import { createArena, peakBytes } from "../native/arena.ts";
 import { openPlanningDevice } from "../native/planning-device.ts";
 import { sizeOf } from "../native/tensor.ts";
@@ -46,9 +46,19 @@ export function planTraining(
   const scratch = createArena(device, UNBOUNDED);
   const trained = attachTrainables(model, adapter, scratch);
   const key = 1n;
-  trainPass(model, trained, fullBatch(tokens), { kept, scratch, dropout: dropout > 0 ? { p: dropout, key } : null });
+  trainPass(model, trained, fullBatch(tokens), {
+    kept,
+    scratch,
+    dropout: dropout > 0 ? { p: dropout, key } : null,
+  });
   const parameters = sizeOf(trained.parameters);
-  return { weights, trainable: 16 * parameters, parameters, kept: peakBytes(kept), scratch: peakBytes(scratch) };
+  return {
+    weights,
+    trainable: 16 * parameters,
+    parameters,
+    kept: peakBytes(kept),
+    scratch: peakBytes(scratch),
+  };
 }
 
 /** One sequence of `tokens` tokens, a label on each: the largest a pass of that many tokens can be. */

@@ -88,8 +88,10 @@ export function checkRecipe(recipe: TrainRecipe): void {
   if (recipe.scheduleSteps !== null) whole("scheduleSteps", 1);
   if (!(recipe.epochs > 0)) problems.add(`epochs is ${recipe.epochs}, expected more than 0`);
   if (!(recipe.alpha > 0)) problems.add(`alpha is ${recipe.alpha}, expected more than 0`);
-  if (!(recipe.dropout >= 0 && recipe.dropout < 1)) problems.add(`dropout is ${recipe.dropout}, expected 0 <= p < 1`);
-  if (!(recipe.learningRate > 0)) problems.add(`learningRate is ${recipe.learningRate}, expected more than 0`);
+  if (!(recipe.dropout >= 0 && recipe.dropout < 1))
+    problems.add(`dropout is ${recipe.dropout}, expected 0 <= p < 1`);
+  if (!(recipe.learningRate > 0))
+    problems.add(`learningRate is ${recipe.learningRate}, expected more than 0`);
   if (!scheduleNames.includes(recipe.schedule)) {
     problems.add(`schedule is ${recipe.schedule}, expected one of ${scheduleNames.join(", ")}`);
   }

@@ -1,7 +1,8 @@
 /** Alpaca's prompt as the 4-bit experiments use it (protocol §4.3), with their trailing space; one form for both. */
 import type { PromptFormat } from "./prompt.ts";
 
-const TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+const TASK =
+  "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 const TASK_WITH_INPUT =
   "Below is an instruction that describes a task, paired with an input that provides further context. " +
   "Write a response that appropriately completes the request.";

@@ -7,7 +7,8 @@ import type { PromptFormat } from "./prompt.ts";
 
 /** The indentation that the Python source's triple-quoted strings put in front of every line. */
 const I = " ".repeat(16);
-const TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+const TASK =
+  "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 const TASK_WITH_INPUT =
   "Below is an instruction that describes a task, paired with an input that provides further context. " +
   "Write a response that appropriately completes the request.";

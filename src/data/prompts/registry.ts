@@ -10,7 +10,9 @@ export const promptFormats: readonly PromptFormat[] = [llmAdapters, alpaca];
 export function promptNamed(name: string): PromptFormat {
   const format = promptFormats.find((f) => f.name === name);
   if (format) return format;
-  throw new InputError(`unknown prompt format "${name}"; expected one of ${promptFormats.map((f) => f.name).join(", ")}`);
+  throw new InputError(
+    `unknown prompt format "${name}"; expected one of ${promptFormats.map((f) => f.name).join(", ")}`,
+  );
 }
 
 /** SHA-256 of what a format makes of a fixed record: two runs asked in the same words exactly when this is equal. */

@@ -1,0 +1,161 @@
+/**
+ * Questions about the tiny world, one kind a task of Table 3. Every fact, transition or pair belongs to one part: what a
+ * test file asks was never asked in training, only told in the pretraining text.
+ */
+import { activities, events, objects, people, rules, toolPurposes } from "./names.ts";
+import { oneIn, pick, pickOthers, type Random, randomFor, shuffled } from "./random.ts";
+import { fill, type RelationName, relationOf, type World } from "./world.ts";
+
+export type Part = "train" | "test";
+
+/** A question with its options in the order they are shown. */
+export interface Item {
+  readonly question: string;
+  readonly options: readonly string[];
+  /** Position of the right option. */
+  readonly right: number;
+}
+
+export type Draw = (random: Random, world: World, part: Part) => Item;
+
+/** True for two keys out of five, independent of the world's seed. */
+function isTest(key: string): boolean {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  return randomFor(hash, 1).below(5) < 2;
+}
+
+/** The part a piece of the world belongs to. */
+export function partOf(...key: string[]): Part {
+  return isTest(key.join("/")) ? "test" : "train";
+}
+
+/** Draws until the key falls into the wanted part. */
+function drawIn<T>(part: Part, draw: () => { key: string[]; value: T }): T {
+  for (;;) {
+    const { key, value } = draw();
+    if (partOf(...key) === part) return value;
+  }
+}
+
+function itemOf(random: Random, question: string, right: string, wrong: readonly string[]): Item {
+  const options = shuffled(random, [right, ...wrong]);
+  return { question, options, right: options.indexOf(right) };
+}
+
+function drawFact(random: Random, world: World, part: Part, from: readonly RelationName[]) {
+  return drawIn(part, () => {
+    const relation = pick(random, from);
+    const subject = pick(random, world.subjects(relation));
+    return { key: [relation, subject], value: { relation, subject, value: world.value(relation, subject) } };
+  });
+}
+
+/** A yes-or-no question about a fact; options are "true" and "false". */
+export const drawCheck: Draw = (random, world, part) => {
+  const { relation, subject, value } = drawFact(random, world, part, [...peopleRelations, ...thingRelations]);
+  const holds = random.below(8) < 5;
+  const shown = holds ? value : pickOthers(random, world.values(relation), 1, value)[0]!;
+  const question = fill(relationOf(relation).check, subject, shown);
+  return { question, options: ["true", "false"], right: holds ? 0 : 1 };
+};
+
+/** A goal and two tools. */
+export const drawPurpose: Draw = (random, _world, part) => {
+  const [tool, goal] = drawIn(part, () => {
+    const value = pick(random, toolPurposes);
+    return { key: ["purpose", value[0]], value };
+  });
+  const other = pick(random, toolPurposes.filter(([name]) => name !== tool))[0];
+  return itemOf(random, goal, `take the ${tool}`, [`take the ${other}`]);
+};
+
+const feelings = [...new Set(events.map(([, feeling]) => feeling))];
+
+/** What happened to somebody, and three feelings. */
+export const drawFeeling: Draw = (random, _world, part) => {
+  const [event, feeling] = drawIn(part, () => {
+    const value = pick(random, events);
+    return { key: ["event", value[0]], value };
+  });
+  const person = pick(random, people);
+  return itemOf(random, `${person} ${event}. how does ${person} feel?`, feeling, pickOthers(random, feelings, 2, feeling));
+};
+
+/** A step of an activity, and four steps of which one comes next. */
+export const drawStep: Draw = (random, _world, part) => {
+  const { activity, at } = drawIn(part, () => {
+    const activity = pick(random, activities);
+    const at = 1 + random.below(3);
+    return { key: ["step", activity[0], `${at}`], value: { activity, at } };
+  });
+  const [name, ...steps] = activity;
+  const next = steps[at]!;
+  const others = activities.filter((other) => other !== activity).flatMap((other) => other.slice(1));
+  const wrong = [...pickOthers(random, steps, 1, next, steps[at - 1]!), ...pickOthers(random, others, 2)];
+  return itemOf(random, `${name}: ${pick(random, people)} ${steps[at - 1]} and then`, next, wrong);
+};
+
+/** Two things of different materials in one situation; the blank is the one that does what is said. */
+export const drawMaterial: Draw = (random, world, part) => {
+  const { rule, first, second } = drawIn(part, () => {
+    const rule = pick(random, rules);
+    const first = pick(random, world.subjects(rule.name));
+    const differs = world.subjects(rule.name).filter((m) => world.value(rule.name, m) !== world.value(rule.name, first));
+    const second = pick(random, differs);
+    return { key: [rule.name, ...[first, second].sort()], value: { rule, first, second } };
+  });
+  const [a, b] = pickOthers(random, objects, 2);
+  const outcome = world.value(rule.name, oneIn(random, 2) ? first : second);
+  const right = outcome === world.value(rule.name, first) ? 0 : 1;
+  const question = `the ${first} ${a} and the ${second} ${b} ${rule.together} and the _ ${outcome}`;
+  return { question, options: [a!, b!], right };
+};
+
+export const peopleRelations: readonly RelationName[] = ["home", "job", "pet", "likes", "hates"];
+export const thingRelations: readonly RelationName[] = ["climate", "diet", "cover", "habitat", "work", "tool"];
+export const objectRelations: readonly RelationName[] = ["material", "room"];
+
+function drawOneHop(from: readonly RelationName[]): Draw {
+  return (random, world, part) => {
+    const { relation, subject, value } = drawFact(random, world, part, from);
+    const question = `${fill(pick(random, relationOf(relation).questions), subject)}?`;
+    return itemOf(random, question, value, pickOthers(random, world.values(relation), 3, value));
+  };
+}
+
+/** One fact, four values of the relation. */
+export const drawFactQuestion = drawOneHop([...peopleRelations, ...thingRelations]);
+export const drawObjectQuestion = drawOneHop(objectRelations);
+
+/** First relation, how its value is called without naming it, second relation. */
+const chains: readonly (readonly [RelationName, string, RelationName])[] = [
+  ["pet", "pet of {s}", "diet"],
+  ["pet", "pet of {s}", "cover"],
+  ["pet", "pet of {s}", "habitat"],
+  ["home", "town of {s}", "climate"],
+  ["job", "job of {s}", "work"],
+  ["job", "job of {s}", "tool"],
+];
+
+const chainQuestions: Partial<Record<RelationName, string>> = {
+  diet: "what does the {x} eat?",
+  cover: "what is on the skin of the {x}?",
+  habitat: "where does the {x} hide?",
+  climate: "how is the air in the {x}?",
+  work: "what is the place of work in the {x}?",
+  tool: "what is the tool in the {x}?",
+};
+
+/** Two facts, one behind the other. */
+export const drawTwoHops: Draw = (random, world, part) => {
+  const { chain, person } = drawIn(part, () => {
+    const chain = pick(random, chains);
+    const person = pick(random, people);
+    return { key: ["chain", chain[0], chain[2], person], value: { chain, person } };
+  });
+  const [first, name, second] = chain;
+  const value = world.value(second, world.value(first, person));
+  const question = chainQuestions[second]!.replace("{x}", name.replace("{s}", person));
+  return itemOf(random, question, value, pickOthers(random, world.values(second), 3, value));
+};

@@ -1,0 +1,3 @@
+import { arithmeticTask } from "./number.ts";
+
+export const addSub = arithmeticTask({ name: "AddSub", title: "AddSub" });

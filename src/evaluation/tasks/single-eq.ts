@@ -1,0 +1,3 @@
+import { arithmeticTask } from "./number.ts";
+
+export const singleEq = arithmeticTask({ name: "SingleEq", title: "SingleEq" });
