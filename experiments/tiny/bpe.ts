@@ -19,6 +19,7 @@ export const piecePattern = [
   "### [A-Z][a-z]+:",
   "Answer format: [a-z0-9/]+",
   " ?the correct answer is",
+  " ?\\([a-z]+\\)",
   " ?(?:Answer|Solution|Ending|Option)[0-9]:",
   "\\n(?: {16})?",
   " ?[A-Za-z]+[0-9]?",

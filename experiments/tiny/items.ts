@@ -66,7 +66,10 @@ export const drawPurpose: Draw = (random, _world, part) => {
     const value = pick(random, toolPurposes);
     return { key: ["purpose", value[0]], value };
   });
-  const other = pick(random, toolPurposes.filter(([name]) => name !== tool))[0];
+  const other = pick(
+    random,
+    toolPurposes.filter(([name]) => name !== tool),
+  )[0];
   return itemOf(random, goal, `take the ${tool}`, [`take the ${other}`]);
 };
 
@@ -79,7 +82,12 @@ export const drawFeeling: Draw = (random, _world, part) => {
     return { key: ["event", value[0]], value };
   });
   const person = pick(random, people);
-  return itemOf(random, `${person} ${event}. how does ${person} feel?`, feeling, pickOthers(random, feelings, 2, feeling));
+  return itemOf(
+    random,
+    `${person} ${event}. how does ${person} feel?`,
+    feeling,
+    pickOthers(random, feelings, 2, feeling),
+  );
 };
 
 /** A step of an activity, and four steps of which one comes next. */
@@ -101,7 +109,9 @@ export const drawMaterial: Draw = (random, world, part) => {
   const { rule, first, second } = drawIn(part, () => {
     const rule = pick(random, rules);
     const first = pick(random, world.subjects(rule.name));
-    const differs = world.subjects(rule.name).filter((m) => world.value(rule.name, m) !== world.value(rule.name, first));
+    const differs = world
+      .subjects(rule.name)
+      .filter((m) => world.value(rule.name, m) !== world.value(rule.name, first));
     const second = pick(random, differs);
     return { key: [rule.name, ...[first, second].sort()], value: { rule, first, second } };
   });
@@ -113,7 +123,14 @@ export const drawMaterial: Draw = (random, world, part) => {
 };
 
 export const peopleRelations: readonly RelationName[] = ["home", "job", "pet", "likes", "hates"];
-export const thingRelations: readonly RelationName[] = ["climate", "diet", "cover", "habitat", "work", "tool"];
+export const thingRelations: readonly RelationName[] = [
+  "climate",
+  "diet",
+  "cover",
+  "habitat",
+  "work",
+  "tool",
+];
 export const objectRelations: readonly RelationName[] = ["material", "room"];
 
 function drawOneHop(from: readonly RelationName[]): Draw {

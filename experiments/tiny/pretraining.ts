@@ -1,6 +1,6 @@
 /**
  * The text the tiny base model is trained on. It tells every fact of the world, and it asks about the train part in
- * forms that no task file has: plain questions, yes-or-no questions, and quizzes whose options carry other marks. So the
+ * forms that no task file has: plain questions, yes-or-no questions, and quizzes with other marks at the options. So the
  * base knows the world and what a choice is, and fine-tuning has the prompts and the wording of the answers to teach.
  */
 import { type Draw, drawCheck } from "./items.ts";
@@ -9,91 +9,113 @@ import { oneIn, pick, pickOthers, type Random, randomFor } from "./random.ts";
 import { tinyTasks } from "./tasks.ts";
 import { fill, type RelationName, relationOf, relations, type World } from "./world.ts";
 
-type Document = (random: Random, world: World) => string;
+/** A document; only the reply is learned by heart where there is a question in front of it. */
+export interface Passage {
+  readonly question: string;
+  readonly reply: string;
+}
+
+type Document = (random: Random, world: World) => Passage;
+
+function told(...sentences: readonly string[]): Passage {
+  return { question: "", reply: sentences.join(" ") };
+}
 
 function statement(random: Random, world: World, relation: RelationName, subject: string): string {
-  return fill(pick(random, relationOf(relation).statements), subject, world.value(relation, subject));
+  return `${fill(pick(random, relationOf(relation).statements), subject, world.value(relation, subject))}.`;
 }
 
 /** What the world says of one subject, and of what it leads to: "ada has a dax. the dax eats moss." */
 const portrait: Document = (random, world) => {
-  const chosen = pick(random, relations).name;
-  let subject = pick(random, world.subjects(chosen));
+  let subject = pick(random, world.subjects(pick(random, relations).name));
   const sentences: string[] = [];
   for (let hop = 0; hop < 2; hop++) {
     const known = relations.filter(({ name }) => world.subjects(name).includes(subject));
     if (known.length === 0) break;
-    const told = pickOthers(random, known, 1 + random.below(3));
-    sentences.push(...told.map(({ name }) => statement(random, world, name, subject)));
-    subject = world.value(told[told.length - 1]!.name, subject);
+    const chosen = pickOthers(random, known, 1 + random.below(3));
+    sentences.push(...chosen.map(({ name }) => statement(random, world, name, subject)));
+    subject = world.value(chosen[chosen.length - 1]!.name, subject);
   }
-  return `${sentences.join(". ")}.`;
+  return told(...sentences);
 };
 
 /** Statements about several subjects of one relation. */
 const list: Document = (random, world) => {
   const { name } = pick(random, relations);
-  const subjects = pickOthers(random, world.subjects(name), 3 + random.below(3));
-  return `${subjects.map((subject) => statement(random, world, name, subject)).join(". ")}.`;
+  const subjects = pickOthers(random, world.subjects(name), 2 + random.below(3));
+  return told(...subjects.map((subject) => statement(random, world, name, subject)));
 };
 
-const feelingStory: Document = (random) => {
-  const told = pickOthers(random, events, 2);
-  return told.map(([event, feeling]) => `${pick(random, people)} ${event} and is ${feeling}.`).join(" ");
-};
+const feelingStory: Document = (random) =>
+  told(
+    ...pickOthers(random, events, 2).map(
+      ([event, feeling]) => `${pick(random, people)} ${event} and is ${feeling}.`,
+    ),
+  );
 
 const activityStory: Document = (random) => {
   const [name, ...steps] = pick(random, activities);
-  const from = random.below(3);
-  return `${name}: ${pick(random, people)} ${steps.slice(from).join(" and then ")}.`;
+  return told(`${name}: ${pick(random, people)} ${steps.slice(random.below(3)).join(" and then ")}.`);
 };
 
 const materialStory: Document = (random, world) => {
   const rule = pick(random, rules);
-  const told = pickOthers(random, world.subjects(rule.name), 2);
-  return told
-    .map((material) => `the ${material} ${pick(random, objects)} ${rule.situation} and ${world.value(rule.name, material)}.`)
-    .join(" ");
+  return told(
+    ...pickOthers(random, world.subjects(rule.name), 2).map((material) => {
+      const what = `the ${material} ${pick(random, objects)}`;
+      return `${what} ${rule.situation} and ${world.value(rule.name, material)}.`;
+    }),
+  );
 };
 
 const toolStory: Document = (random) =>
-  pickOthers(random, toolPurposes, 2)
-    .map(([tool, goal]) => `to ${goal} ${pick(random, people)} takes the ${tool}.`)
-    .join(" ");
+  told(
+    ...pickOthers(random, toolPurposes, 2).map(
+      ([tool, goal]) => `to ${goal} ${pick(random, people)} takes the ${tool}.`,
+    ),
+  );
 
 /** Question and answer in words, train part only. */
 const plainQuestion: Document = (random, world) => {
-  const task = pick(random, tinyTasks.filter(({ label }) => label !== null));
-  const { question, options, right } = task.draw(random, world, "train");
-  return `Question: ${question}\nAnswer: ${options[right]}.`;
+  const { question, options, right } = pick(random, choiceDraws)(random, world, "train");
+  return { question: `Question: ${question}\nAnswer:`, reply: ` ${options[right]}` };
 };
 
 const yesOrNo: Document = (random, world) => {
   const { question, right } = drawCheck(random, world, "train");
-  return `${question}? ${right === 0 ? "yes" : "no"}.`;
+  return { question: `${question}?`, reply: right === 0 ? " yes" : " no" };
 };
 
+const choiceDraws: readonly Draw[] = tinyTasks.filter(({ label }) => label !== null).map(({ draw }) => draw);
+
 const marks: readonly (readonly string[])[] = [
-  ["a", "b", "c", "d"],
-  ["one", "two", "three", "four"],
-  ["first", "second", "third", "fourth"],
-  ["red", "blue", "green", "white"],
-  ["north", "east", "south", "west"],
-  ["Answer1", "Answer2", "Answer3", "Answer4"],
+  ["(a)", "(b)", "(c)", "(d)"],
+  ["(one)", "(two)", "(three)", "(four)"],
+  ["(red)", "(blue)", "(green)", "(white)"],
+  ["(north)", "(east)", "(south)", "(west)"],
 ];
 
-function quizOf(draw: Draw): Document {
-  return (random, world) => {
-    const { question, options, right } = draw(random, world, "train");
-    const marked = oneIn(random, 2) ? pick(random, marks) : pickOthers(random, pick(random, marks), 4);
-    const shown = options.map((option, i) => `${marked[i]}: ${option}`).join(" ");
-    return `quiz. ${question} ${shown} so it is ${marked[right]}.`;
-  };
+function marked(random: Random, options: readonly string[]): { shown: string; mark: readonly string[] } {
+  const all = pick(random, marks);
+  const mark = oneIn(random, 2) ? all : pickOthers(random, all, all.length);
+  return { shown: options.map((option, i) => ` ${mark[i]} ${option}`).join(""), mark };
 }
 
-const quizzes = tinyTasks.filter(({ label }) => label !== null).map(({ draw }) => quizOf(draw));
+/** Which of the marked options answers the question: before or behind them. */
+const quiz: Document = (random, world) => {
+  const { question, options, right } = pick(random, choiceDraws)(random, world, "train");
+  const { shown, mark } = marked(random, options);
+  const asked = oneIn(random, 3) ? `quiz:${shown} question: ${question}` : `quiz: ${question}${shown}`;
+  return { question: `${asked} answer:`, reply: ` ${mark[right]}` };
+};
 
-const quiz: Document = (random, world) => pick(random, quizzes)(random, world);
+/** Where a named option stands: the finding without the knowing. */
+const find: Document = (random, world) => {
+  const { options } = pick(random, choiceDraws)(random, world, "train");
+  const { shown, mark } = marked(random, options);
+  const at = random.below(options.length);
+  return { question: `find: ${options[at]}${shown} answer:`, reply: ` ${mark[at]}` };
+};
 
 /** How often each kind of document comes, out of their sum. */
 const mixture: readonly (readonly [number, Document])[] = [
@@ -103,16 +125,16 @@ const mixture: readonly (readonly [number, Document])[] = [
   [1, activityStory],
   [1, materialStory],
   [1, toolStory],
-  [2, plainQuestion],
-  [2, yesOrNo],
-  [8, quiz],
+  [3, plainQuestion],
+  [3, yesOrNo],
+  [10, quiz],
+  [2, find],
 ];
 
 const deck = mixture.flatMap(([times, document]) => Array.from({ length: times }, () => document));
 
 /** `count` documents; the first n are the same whatever the count. */
-export function pretrainingTexts(world: World, count: number, seed: number): string[] {
+export function pretrainingTexts(world: World, count: number, seed: number): Passage[] {
   const random = randomFor(seed, 2);
   return Array.from({ length: count }, () => pick(random, deck)(random, world));
 }
-

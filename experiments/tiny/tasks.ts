@@ -35,7 +35,8 @@ export const tinyTasks: readonly TinyTask[] = [
     name: "boolq",
     draw: drawCheck,
     label: null,
-    layout: (question) => `Please answer the following question with true or false, question: ${question}?\n\n`,
+    layout: (question) =>
+      `Please answer the following question with true or false, question: ${question}?\n\n`,
     between: "",
   },
   {

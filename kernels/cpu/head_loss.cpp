@@ -53,6 +53,7 @@ int32_t head_loss(sb_context *context, const sb_weight *weight, const void *x, i
   const Form form = form_of(w.compute);
   const ForwardRight forward = {w, held_format(w), {}, 0, 1};
   const int64_t words = forward.held == Format::bf16 ? (H + 1) / 2 * 2 : words_of(form, H);
+  if (check_indices("sb_head_loss", "targets", targets, M, V)) return 1;
   Workspace workspace;
   if (take_workspace(ctx, "sb_head_loss", head_bytes(ctx.threads, M, H, V), M, H, workspace)) return 1;
   float *logits = reinterpret_cast<float *>(workspace.rest);

@@ -3,6 +3,7 @@
  * lies in an unnamed namespace: a function of one level must never be merged by the linker with another level's. For
  * the same reason nothing below calls a template of the standard library.
  */
+#include "../host/indices.h"
 #include "context.h"
 #include <math.h>
 #include <stdlib.h>

@@ -148,6 +148,7 @@ int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
 int32_t weight_read_rows(sb_context *context, const sb_weight *weight, const int32_t *rows, int64_t n,
                          void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
+  if (check_indices("sb_weight_read_rows", "rows", rows, n, w.out)) return 1;
   parallel(sb_cpu(context), n, [&](int64_t i, int32_t) {
     float *to = static_cast<float *>(values) + i * w.in;
     for (int64_t column = 0; column < w.in; column++) to[column] = read_element(w, rows[i], column);
@@ -158,6 +159,7 @@ int32_t weight_read_rows(sb_context *context, const sb_weight *weight, const int
 int32_t weight_write_rows(sb_context *context, sb_weight *weight, const int32_t *rows, int64_t n,
                           const void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
+  if (check_indices("sb_weight_write_rows", "rows", rows, n, w.out)) return 1;
   parallel(sb_cpu(context), n, [&](int64_t i, int32_t) {
     const float *from = static_cast<const float *>(values) + i * w.in;
     for (int64_t column = 0; column < w.in; column++) write_element(w, rows[i], column, from[column]);
@@ -168,6 +170,7 @@ int32_t weight_write_rows(sb_context *context, sb_weight *weight, const int32_t 
 int32_t weight_read_columns(sb_context *context, const sb_weight *weight, const int32_t *columns, int64_t n,
                             void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
+  if (check_indices("sb_weight_read_columns", "columns", columns, n, w.in)) return 1;
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
     const int64_t last = product_min(w.out, (panel + 1) * kPanel);
     for (int64_t row = panel * kPanel; row < last; row++)
@@ -179,6 +182,7 @@ int32_t weight_read_columns(sb_context *context, const sb_weight *weight, const 
 int32_t weight_write_columns(sb_context *context, sb_weight *weight, const int32_t *columns, int64_t n,
                              const void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
+  if (check_indices("sb_weight_write_columns", "columns", columns, n, w.in)) return 1;
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
     const int64_t last = product_min(w.out, (panel + 1) * kPanel);
     for (int64_t row = panel * kPanel; row < last; row++)

@@ -31,7 +31,8 @@ int32_t check_offsets(const char *function, const int32_t *offsets, int64_t B, i
 int32_t check_pages(const char *function, const int32_t *tables, int64_t S, int64_t max_pages, int64_t pages,
                     int64_t page, const int32_t *sequences, const int32_t *positions, int64_t T) {
   if (check_indices(function, "sequences", sequences, T, S)) return 1;
-  if (check_indices(function, "positions", positions, T, max_pages * page)) return 1;
+  const int64_t room = max_pages > INT32_MAX / page ? int64_t{INT32_MAX} + 1 : max_pages * page;
+  if (check_indices(function, "positions", positions, T, room)) return 1;
   for (int64_t t = 0; t < T; t++)
     for (int64_t i = 0; i <= positions[t] / page; i++) {
       const int32_t entry = tables[sequences[t] * max_pages + i];

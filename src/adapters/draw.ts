@@ -58,7 +58,7 @@ export function droppedInput(pass: Pass, site: AdapterSite, x: Tensor): Tensor {
 }
 
 /** Rows of W handled at once when a dense ΔW is merged: bounds the memory, not the result. */
-const MERGE_ROWS = 128;
+export const MERGE_ROWS = 128;
 
 /**
  * W[rows] = finish(W[rows] + s·B[rows]·A) block by block of rows, f32, one rounding. `finish` may change the block

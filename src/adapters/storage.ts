@@ -3,22 +3,26 @@
  * official key names and integer indices, so that half of the storage is really saved; the others as PEFT writes them.
  * With layout "peft" SBoRA becomes a LoRA with a dense one-hot factor: the same function, loadable everywhere.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { InputError, messageOf, Problems } from "../errors.ts";
+import { readJsonObject, writeTextFile } from "../formats/files.ts";
 import { type PeftConfig, parsePeftKey, peftKey, readPeftConfig, writePeftConfig } from "../formats/peft.ts";
 import {
   readSafetensorsHeader,
   readTensorAsF32,
   readTensorBytes,
   type SafetensorsDtype,
+  type TensorEntry,
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import type { Device } from "../native/device.ts";
 import { readF32, readI32, writeF32, writeI32 } from "../native/tensor.ts";
-import { type Adapter, factor, type MethodName } from "./adapter.ts";
+import { type Adapter, factor, type MethodName, methodNames } from "./adapter.ts";
+import { indicesOfOneHot, oneHot } from "./one-hot.ts";
 
 export const ADAPTER_FILE = "adapter_model.safetensors";
+const METADATA_FILE = "sbora.json";
 const SCHEMA_VERSION = 1;
 
 /** What sbora.json says beside PEFT's own file. */
@@ -37,7 +41,14 @@ export interface AdapterFolder {
   readonly method: MethodName;
   readonly metadata: AdapterMetadata | null;
   /** By module path, then by factor name as the method calls it. */
-  readonly modules: ReadonlyMap<string, Readonly<Record<string, Float32Array | Int32Array>>>;
+  readonly modules: ReadonlyMap<string, StoredFactors>;
+}
+
+export type StoredFactors = Readonly<Record<string, StoredFactor>>;
+
+export interface StoredFactor {
+  readonly shape: readonly number[];
+  readonly values: Float32Array | Int32Array;
 }
 
 export interface SaveOptions {
@@ -85,9 +96,7 @@ export function saveAdapter(
     modulesToSave: [],
   });
   const text = `${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...options.metadata }, null, 2)}\n`;
-  const temporary = join(dir, `sbora.json.${process.pid}`);
-  writeFileSync(temporary, text);
-  renameSync(temporary, join(dir, "sbora.json"));
+  writeTextFile(join(dir, METADATA_FILE), text);
 }
 
 function makeFolder(dir: string): void {
@@ -133,15 +142,6 @@ function entriesOf(device: Device, adapter: Adapter, native: boolean): Entry[] {
   return method.name === "dora" ? [...entries, real("magnitude", factor(trainable, "m"))] : entries;
 }
 
-/** Rows (r × width) or columns (width × r) of the identity. */
-function oneHot(index: Int32Array, width: number, rows: boolean): Float32Array {
-  const dense = new Float32Array(index.length * width);
-  index.forEach((at, j) => {
-    dense[rows ? j * width + at : at * index.length + j] = 1;
-  });
-  return dense;
-}
-
 function bytesOf(values: Float32Array | BigInt64Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
@@ -152,9 +152,8 @@ export function readAdapter(dir: string): AdapterFolder {
   const metadata = readMetadata(dir);
   const path = join(dir, ADAPTER_FILE);
   const file = readSafetensorsHeader(path);
-  const method = metadata?.method ?? methodOf(config, path);
   const problems = new Problems();
-  const modules = new Map<string, Record<string, Float32Array | Int32Array>>();
+  const stored = new Map<string, Record<string, StoredFactor>>();
   for (const entry of file.tensors.values()) {
     const key = parsePeftKey(entry.name);
     if (!key) {
@@ -163,70 +162,116 @@ export function readAdapter(dir: string): AdapterFolder {
       );
       continue;
     }
-    const factors = modules.get(key.module) ?? {};
-    modules.set(key.module, factors);
-    if (entry.dtype === "I64") {
-      const bytes = readTensorBytes(entry);
-      const wide = new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8);
-      factors.index = Int32Array.from(wide, Number);
-    } else {
-      const name = key.kind === "lora_A" ? "A" : key.kind === "lora_B" ? "B" : "m";
-      const values = readTensorAsF32(entry);
-      const bad = values.findIndex((v) => !Number.isFinite(v));
-      if (bad >= 0)
-        problems.add(`tensor ${entry.name} holds ${values[bad]} at element ${bad}, expected finite values`);
-      factors[name] = values;
-    }
+    const factors = stored.get(key.module) ?? {};
+    stored.set(key.module, factors);
+    if (entry.dtype === "I64") factors.index = readIndices(entry, problems);
+    else
+      factors[key.kind === "lora_A" ? "A" : key.kind === "lora_B" ? "B" : "m"] = readFactor(entry, problems);
   }
-  if (modules.size === 0) problems.add("no adapter tensors");
+  if (stored.size === 0) problems.add("no adapter tensors");
   problems.throwIfAny(path);
+  const { method, modules } = recognise(metadata?.method ?? methodOf(config, path), metadata, stored);
   return { dir, config, method, metadata, modules };
+}
+
+function readIndices(entry: TensorEntry, problems: Problems): StoredFactor {
+  const wide = new BigInt64Array(readTensorBytes(entry).buffer);
+  const bad = wide.findIndex((index) => index < 0n || index >= 2n ** 31n);
+  if (bad >= 0)
+    problems.add(`tensor ${entry.name} holds ${wide[bad]} at element ${bad}, expected an index from 0`);
+  return { shape: entry.shape, values: Int32Array.from(wide, Number) };
+}
+
+function readFactor(entry: TensorEntry, problems: Problems): StoredFactor {
+  const values = readTensorAsF32(entry);
+  const bad = values.findIndex((v) => !Number.isFinite(v));
+  if (bad >= 0)
+    problems.add(`tensor ${entry.name} holds ${values[bad]} at element ${bad}, expected finite values`);
+  return { shape: entry.shape, values };
+}
+
+/**
+ * SBoRA in PEFT's layout is a LoRA with a dense one-hot factor (settled 3): when every module has one, its indices take
+ * the factor's place. A folder that says itself it is something else than LoRA is taken at its word.
+ */
+function recognise(
+  method: MethodName,
+  metadata: AdapterMetadata | null,
+  modules: ReadonlyMap<string, StoredFactors>,
+): { method: MethodName; modules: ReadonlyMap<string, StoredFactors> } {
+  const candidates: MethodName[] =
+    metadata === null && method === "lora" ? ["sbora-fa", "sbora-fb"] : [method];
+  for (const candidate of candidates) {
+    const rows = candidate === "sbora-fa";
+    if (!rows && candidate !== "sbora-fb") continue;
+    const indexed = new Map<string, StoredFactors>();
+    for (const [module, factors] of modules) {
+      const { [rows ? "A" : "B"]: hot, ...others } = factors;
+      const index = hot && indicesOfOneHot(hot.values, hot.shape, rows);
+      if (index) indexed.set(module, { ...others, index: { shape: [index.length], values: index } });
+    }
+    if (indexed.size === modules.size) return { method: candidate, modules: indexed };
+  }
+  return { method, modules };
 }
 
 /** Copies a folder's values into attached adapters of the same method, rank and targets. */
 export function loadAdapterValues(folder: AdapterFolder, device: Device, adapters: readonly Adapter[]): void {
   const problems = new Problems();
+  const attached = new Set(adapters.map((adapter) => adapter.site.name));
+  for (const module of folder.modules.keys()) {
+    if (!attached.has(module)) problems.add(`module ${module} has an adapter, but none is wanted there`);
+  }
+  const writes: (() => void)[] = [];
   for (const adapter of adapters) {
-    const stored = folder.modules.get(adapter.site.name);
+    const { site } = adapter;
+    const stored = folder.modules.get(site.name);
     if (!stored) {
-      problems.add(`module ${adapter.site.name} is missing`);
+      problems.add(`module ${site.name} is missing`);
       continue;
     }
     for (const [name, tensor] of Object.entries({ ...adapter.trainable, ...adapter.frozen })) {
-      const values = stored[name];
-      const expected = tensor.shape.reduce((a, b) => a * b, 1);
-      if (!values || values.length !== expected) {
-        problems.add(
-          `${adapter.site.name}: ${name} has ${values?.length ?? "no"} values, expected [${tensor.shape.join(", ")}]`,
-        );
-      } else if (values instanceof Int32Array) {
-        const limit = folder.method === "sbora-fa" ? adapter.site.in : adapter.site.out;
-        const legal = new Set(values).size === values.length && values.every((i) => i >= 0 && i < limit);
-        if (!legal) problems.add(`${adapter.site.name}: indices must be distinct and lie in 0..${limit - 1}`);
-        else writeI32(device, tensor, values);
-      } else {
-        writeF32(device, tensor, values);
+      const found = stored[name];
+      if (!found || !sameShape(found.shape, tensor.shape)) {
+        const shape = found ? `shape [${found.shape.join(", ")}]` : "no values";
+        problems.add(`${site.name}: ${name} has ${shape}, expected [${tensor.shape.join(", ")}]`);
+        continue;
       }
+      const { values } = found;
+      if (values instanceof Float32Array) {
+        writes.push(() => writeF32(device, tensor, values));
+        continue;
+      }
+      const limit = adapter.method.name === "sbora-fa" ? site.in : site.out;
+      const legal = new Set(values).size === values.length && values.every((i) => i < limit);
+      if (!legal) problems.add(`${site.name}: indices must be distinct and lie in 0..${limit - 1}`);
+      writes.push(() => writeI32(device, tensor, values));
     }
   }
   problems.throwIfAny(
     join(folder.dir, ADAPTER_FILE),
     "Check that the base model is the one the adapter was trained on.",
   );
+  for (const write of writes) write();
+}
+
+/** Equal but for dimensions of 1: a magnitude may be stored as [out] or [1, out]. */
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  const wide = (shape: readonly number[]): string => shape.filter((n) => n !== 1).join();
+  return wide(a) === wide(b);
 }
 
 function readMetadata(dir: string): AdapterMetadata | null {
-  const path = join(dir, "sbora.json");
+  const path = join(dir, METADATA_FILE);
   if (!existsSync(path)) return null;
-  try {
-    const json = JSON.parse(readFileSync(path, "utf8")) as AdapterMetadata & { schemaVersion: number };
-    if (json.schemaVersion === SCHEMA_VERSION && typeof json.method === "string") return json;
-  } catch (error) {
-    throw new InputError(`${path}: not valid JSON (${messageOf(error)})`);
-  }
-  throw new InputError(
-    `${path}: schemaVersion or method is missing; expected schemaVersion ${SCHEMA_VERSION}`,
-  );
+  const json = readJsonObject(path) as unknown as AdapterMetadata & { schemaVersion: unknown };
+  const problems = new Problems();
+  if (json.schemaVersion !== SCHEMA_VERSION)
+    problems.add(`schemaVersion is ${JSON.stringify(json.schemaVersion)}, expected ${SCHEMA_VERSION}`);
+  if (!methodNames.includes(json.method))
+    problems.add(`method is ${JSON.stringify(json.method)}, expected one of ${methodNames.join(", ")}`);
+  problems.throwIfAny(path);
+  return json;
 }
 
 function methodOf(config: PeftConfig, path: string): MethodName {

@@ -3,6 +3,7 @@
  * finer ones that small models need, log-likelihood of the options' text and of the answer labels (settled 24).
  */
 import type { InstructionRecord } from "../data/records.ts";
+import { InputError } from "../errors.ts";
 import { generate } from "../generation/decode.ts";
 import { type LikelihoodItem, scoreContinuations } from "../generation/likelihood.ts";
 import type { Llama } from "../model/model.ts";
@@ -11,7 +12,8 @@ import { type Cloze, responseOf, type Task } from "./task.ts";
 
 export interface EvaluateOptions {
   readonly beams: number;
-  readonly maxNewTokens: number;
+  /** Default: the task's own limit. */
+  readonly maxNewTokens?: number;
   /** Renders the evaluation prompt of a record. */
   readonly prompt: (record: InstructionRecord) => string;
   /** Which rulers to apply; options and labels give nothing for a task without choices. */
@@ -56,11 +58,14 @@ export async function evaluateTask(
   if (wanted("generation")) {
     const prompts = records.map((record) => options.prompt(record));
     const ids = prompts.map((text) => tokenizer.encode(text));
-    const { beams, maxNewTokens } = options;
-    const eosIds = model.config.eosTokenIds;
+    const { beams, maxNewTokens = task.maxNewTokens } = options;
+    checkLength(model, task, ids, maxNewTokens);
+    const eosIds = [...new Set([...tokenizer.eosIds, ...model.config.eosTokenIds])];
     const generated = await generate(model, ids, { beams, maxNewTokens, eosIds, onDone: tick });
     predictions = predictions.map((prediction, i) => {
-      const whole = tokenizer.decode([...ids[i]!, ...generated[i]!], { skipSpecialTokens: !task.specialTokens });
+      const whole = tokenizer.decode([...ids[i]!, ...generated[i]!], {
+        skipSpecialTokens: !task.specialTokens,
+      });
       const text = responseOf(task, whole);
       const parsed = task.extract(text);
       return { ...prediction, text, parsed, correct: task.isCorrect(parsed, records[i]!) };
@@ -75,7 +80,7 @@ export async function evaluateTask(
       const sums = scores[i]!;
       // The leading space belongs to the layout, not to the option (settled 24).
       const perCharacter = sums.map((sum, j) => sum / Math.max(1, texts[j]!.trimStart().length));
-      const pick = (values: readonly number[]): string => labels[argmax(values)] ?? "";
+      const pick = (values: readonly number[]): string => (values.length > 0 ? labels[argmax(values)]! : "");
       return { ...prediction, option: pick(sums), optionPerCharacter: pick(perCharacter) };
     });
   }
@@ -86,7 +91,10 @@ export async function evaluateTask(
       continuations: choices[i]!.map((label) => `the correct answer is ${label}`),
     }));
     const scores = await scoreTexts(model, tokenizer, items, tick);
-    predictions = predictions.map((p, i) => ({ ...p, likeliestLabel: choices[i]![argmax(scores[i]!)] ?? "" }));
+    predictions = predictions.map((p, i) => ({
+      ...p,
+      likeliestLabel: choices[i]![argmax(scores[i]!)] ?? "",
+    }));
   }
   return predictions;
 }
@@ -99,17 +107,21 @@ async function scoreTexts(
   tick: () => void,
 ): Promise<number[][]> {
   const encoded = items.map((item) => (item ? encodeCloze(tokenizer, item) : []));
-  const flat = encoded.flat();
-  const results = flat.length > 0 ? await scoreContinuations(model, flat) : [];
+  const record = encoded.flatMap((own, i) => own.map(() => i));
+  for (const own of encoded) if (own.length === 0) tick();
+  const done = (j: number): void => {
+    if (record[j] !== record[j + 1]) tick();
+  };
+  const results = record.length > 0 ? await scoreContinuations(model, encoded.flat(), done) : [];
   let at = 0;
-  return encoded.map((own) => {
-    tick();
-    return own.flatMap(() => results[at++]!);
-  });
+  return encoded.map((own) => own.flatMap(() => results[at++]!));
 }
 
 /** One item with all continuations behind a shared context, or one a continuation where each has its own. */
-export function encodeCloze(tokenizer: Pick<Tokenizer, "encode">, { contexts, continuations }: Cloze): LikelihoodItem[] {
+export function encodeCloze(
+  tokenizer: Pick<Tokenizer, "encode">,
+  { contexts, continuations }: Cloze,
+): LikelihoodItem[] {
   if (continuations.length === 0) return [];
   if (contexts.length === 1) return [encodeItem(tokenizer, contexts[0]!, continuations)];
   return continuations.map((text, i) => encodeItem(tokenizer, contexts[i]!, [text]));
@@ -128,6 +140,21 @@ function encodeItem(
     context: ids,
     continuations: continuations.map((text) => tokenizer.encode(kept + spaces + text).slice(ids.length)),
   };
+}
+
+function checkLength(
+  model: Llama,
+  task: Task,
+  prompts: readonly (readonly number[])[],
+  maxNewTokens: number,
+): void {
+  const positions = model.rope.cosine.shape[0]!;
+  const long = prompts.findIndex((ids) => ids.length + maxNewTokens > positions);
+  if (long < 0) return;
+  throw new InputError(
+    `${task.name} record ${long + 1}: its prompt has ${prompts[long]!.length} tokens and the answer may have ${maxNewTokens}, but the ` +
+      `model was opened for ${positions} positions. Leave such records out, or ask for fewer new tokens.`,
+  );
 }
 
 function argmax(values: readonly number[]): number {

@@ -89,3 +89,25 @@ export function pairedDifference(
     onlyB: differences.filter((d) => d < 0).length,
   };
 }
+
+/** What a table says about one task. */
+export interface TaskSummary {
+  readonly n: number;
+  readonly majority: { readonly label: string; readonly accuracy: number };
+  /** Percent of the generated responses that hold an answer; null where nothing was generated. */
+  readonly parsed: number | null;
+  readonly scores: Readonly<Partial<Record<Measure, Score>>>;
+}
+
+export function summarize(predictions: readonly Prediction[]): TaskSummary {
+  const scores = measures.flatMap((measure) => {
+    const score = scoreOf(predictions, measure);
+    return score ? [[measure, score] as const] : [];
+  });
+  return {
+    n: predictions.length,
+    majority: majority(predictions.map((p) => p.label)),
+    parsed: parsedShare(predictions),
+    scores: Object.fromEntries(scores),
+  };
+}

@@ -53,11 +53,17 @@ export function responseOf(task: Pick<Task, "response">, whole: string): string 
 /** Test file of a task below a data root (LLM-Adapters' checkout, its `dataset` folder, or a folder that holds either); null: none. */
 export function taskFile(root: string, { name }: Pick<Task, "name">): string | null {
   const folders = ["dataset", "", "llm-adapters/dataset", "LLM-Adapters/dataset"];
-  return folders.map((folder) => join(root, folder, name, "test.json")).find((path) => existsSync(path)) ?? null;
+  return (
+    folders.map((folder) => join(root, folder, name, "test.json")).find((path) => existsSync(path)) ?? null
+  );
 }
 
 /** Records of a task, at most `limit`; null when the data set is not there. @throws InputError for a damaged file */
-export function readTaskRecords(root: string, task: Pick<Task, "name">, limit?: number): InstructionRecord[] | null {
+export function readTaskRecords(
+  root: string,
+  task: Pick<Task, "name">,
+  limit?: number,
+): InstructionRecord[] | null {
   const path = taskFile(root, task);
   return path === null ? null : readInstructionRecords(path, { requireAnswer: true }).slice(0, limit);
 }

@@ -60,7 +60,7 @@ export function advanceBeams(state: BeamState, candidates: readonly Candidate[])
   const length = state.running[0]!.tokens.length + 1;
   const best = candidates
     .map((c) => ({ ...c, score: Math.fround(state.running[c.beam]!.score + c.logProbability) }))
-    .sort((a, b) => b.score - a.score || a.beam - b.beam || a.token - b.token)
+    .sort((a, b) => b.score - a.score || a.token - b.token || a.beam - b.beam)
     .slice(0, 2 * beams);
   const next: (Beam & Step)[] = [];
   best.forEach(({ beam, token, score }, rank) => {
@@ -72,7 +72,7 @@ export function advanceBeams(state: BeamState, candidates: readonly Candidate[])
     }
   });
   state.running = next.map(({ tokens, score }) => ({ tokens, score }));
-  state.done = next.length === 0 || isDone(state, best[0]!.score, length);
+  state.done = next.length === 0 || isDone(state, next[0]!.score, length);
   if (!state.done && length === maxNewTokens) {
     for (const { tokens, score } of state.running) addHypothesis(state, tokens, score);
     state.done = true;

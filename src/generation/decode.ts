@@ -1,6 +1,6 @@
 /** Prompts in, generated token ids out: many prompts at a time, each with its beams; beams share the prompt's KV. */
 import { withScratch } from "../adapters/draw.ts";
-import { type Chunk, inferArenaBytes, inferRows, logitsOf } from "../model/infer.ts";
+import { type Chunk, createInferArena, inferRows, logitsOf } from "../model/infer.ts";
 import {
   createKvPool,
   dropSequence,
@@ -12,9 +12,7 @@ import {
   pagesFor,
 } from "../model/kv-cache.ts";
 import type { Llama } from "../model/model.ts";
-import { widestFeature } from "../model/shapes.ts";
-import { type Arena, arenaTensor, createArena, freeArena } from "../native/arena.ts";
-import { reserve } from "../native/device.ts";
+import { type Arena, arenaTensor, freeArena } from "../native/arena.ts";
 import { topkLogSoftmax } from "../native/ops/index.ts";
 import { readF32, readI32, type Tensor } from "../native/tensor.ts";
 import {
@@ -34,6 +32,8 @@ export interface GenerateOptions extends BeamOptions {
   readonly concurrency?: number;
   /** Called after each finished prompt, in the order they finish. */
   readonly onDone?: (prompt: number) => void;
+  /** One beam only: every token as it is chosen, EOS included. */
+  readonly onToken?: (prompt: number, token: number) => void;
 }
 
 interface Job {
@@ -67,13 +67,13 @@ export async function generate(
     model,
     concurrency * (pagesFor(1, longest) + beams * (pagesFor(1, maxNewTokens) + 2)),
   );
-  reserve(model.device, {
-    tokens: MAX_ROWS,
-    width: widestFeature(model.config),
-    rank: 0,
-    vocabulary: model.config.vocabSize,
+  const running = concurrency * beams;
+  const arena = createInferArena(model, {
+    rows: Math.max(running, Math.min(MAX_ROWS, longest)),
+    sequences: running,
+    positions: longest,
+    logits: running,
   });
-  const arena = createArena(model.device, inferArenaBytes(model, MAX_ROWS, MAX_ROWS, longest));
   const results: number[][] = prompts.map(() => []);
   // Longest first, so that the batch empties evenly; results are stored by prompt number.
   const waiting = prompts.map((_, i) => i).sort((a, b) => prompts[b]!.length - prompts[a]!.length || a - b);
@@ -85,7 +85,7 @@ export async function generate(
         const job = prefill(model, pool, arena, prompts[prompt]!, prompt, options);
         active.push(job);
       }
-      decodeStep(model, pool, arena, active);
+      decodeStep(model, pool, arena, active, options);
       for (const job of active.filter((j) => j.state.done)) {
         results[job.prompt] = [...bestHypothesis(job.state).tokens];
         for (const sequence of job.sequences) dropSequence(pool, sequence);
@@ -122,7 +122,13 @@ function prefill(
   return { prompt, state, sequences, tokens: sequences.map(() => tokens[tokens.length - 1]!) };
 }
 
-function decodeStep(model: Llama, pool: KvPool, arena: Arena, jobs: readonly Job[]): void {
+function decodeStep(
+  model: Llama,
+  pool: KvPool,
+  arena: Arena,
+  jobs: readonly Job[],
+  options: GenerateOptions,
+): void {
   const live = jobs.filter((job) => !job.state.done);
   const chunks = live.flatMap((job) =>
     job.sequences.map((sequence, i): Chunk => ({ sequence, tokens: [job.tokens[i]!], wanted: "last" })),
@@ -142,6 +148,8 @@ function decodeStep(model: Llama, pool: KvPool, arena: Arena, jobs: readonly Job
         }
       }
       const steps = advanceBeams(job.state, candidates);
+      if (beams === 1)
+        options.onToken?.(job.prompt, steps[0]?.token ?? bestHypothesis(job.state).tokens.at(-1)!);
       const parents = job.sequences;
       job.sequences = steps.map(({ parent }) => forkSequence(pool, parents[parent]!));
       job.tokens = steps.map(({ token }) => token);

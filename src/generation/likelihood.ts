@@ -1,6 +1,6 @@
 /** Log-likelihood of given continuations (settled 24): a context is computed once, its continuations fork its KV. */
 import { withScratch } from "../adapters/draw.ts";
-import { type Chunk, inferArenaBytes, inferRows, lossesOf } from "../model/infer.ts";
+import { type Chunk, createInferArena, inferRows, lossesOf } from "../model/infer.ts";
 import {
   createKvPool,
   dropSequence,
@@ -12,9 +12,7 @@ import {
   pagesFor,
 } from "../model/kv-cache.ts";
 import type { Llama } from "../model/model.ts";
-import { widestFeature } from "../model/shapes.ts";
-import { type Arena, createArena, freeArena } from "../native/arena.ts";
-import { reserve } from "../native/device.ts";
+import { type Arena, freeArena } from "../native/arena.ts";
 
 export interface LikelihoodItem {
   /** At least one token. */
@@ -45,15 +43,10 @@ export async function scoreContinuations(
     1,
     ...groups.map((group) => group.reduce((n, item) => n + item.continuations.length, 0)),
   );
-  const rows = Math.max(MAX_ROWS, ...items.map(rowsOf));
-  reserve(model.device, {
-    tokens: rows,
-    width: widestFeature(model.config),
-    rank: 0,
-    vocabulary: model.config.vocabSize,
-  });
+  const rows = Math.max(1, ...groups.map((group) => group.reduce((n, item) => n + rowsOf(item), 0)));
   const pool = createKvPool(model, widest);
-  const arena = createArena(model.device, inferArenaBytes(model, rows, most, longest));
+  const sequences = Math.max(most, ...groups.map((group) => group.length));
+  const arena = createInferArena(model, { rows, sequences, positions: longest, logits: 0 });
   try {
     for (const group of groups) {
       for (const scores of scoreGroup(model, pool, arena, group)) {

@@ -4,7 +4,8 @@
  */
 import type { Pass } from "../adapters/adapter.ts";
 import { withScratch } from "../adapters/draw.ts";
-import { type Arena, arenaTensor } from "../native/arena.ts";
+import { type Arena, arenaTensor, createArena } from "../native/arena.ts";
+import { reserve } from "../native/device.ts";
 import {
   attentionPaged,
   embeddingForward,
@@ -17,9 +18,15 @@ import {
   swigluForward,
 } from "../native/ops/index.ts";
 import { readF32, type Tensor, writeF32, writeI32 } from "../native/tensor.ts";
-import { extendSequence, type KvPool, type KvSequence } from "./kv-cache.ts";
+import { extendSequence, type KvPool, type KvSequence, PAGE } from "./kv-cache.ts";
 import { forward } from "./linear.ts";
 import type { Llama } from "./model.ts";
+import { linearNames, widestFeature } from "./shapes.ts";
+
+/** Most candidates a row that the callers' top-k takes (the ABI's limit). */
+const MOST_CANDIDATES = 256;
+/** Alignment of small tensors. */
+const SLACK_BYTES = 64 * 1024;
 
 /** Tokens to append to one sequence, and the rows whose output the caller wants. */
 export interface Chunk {
@@ -110,11 +117,36 @@ export function lossesOf(
   });
 }
 
-/** Arena bytes that a batch of `rows` rows with `sequences` sequences of up to `positions` needs, logits included. */
-export function inferArenaBytes(model: Llama, rows: number, sequences: number, positions: number): number {
-  const { hiddenSize: H, intermediateSize: F, heads, kvHeads, headSize: D, vocabSize: V } = model.config;
-  const perRow = 4 * (3 * H + 2 * (heads + kvHeads) * D + 2 * F + V + 64);
-  return rows * perRow * (model.device.realBytes / 4) + sequences * positions + 64 * 1024;
+/** The largest batch an arena must hold. */
+export interface InferPlan {
+  readonly rows: number;
+  readonly sequences: number;
+  /** Of the longest sequence. */
+  readonly positions: number;
+  /** Rows whose logits are asked for at once. */
+  readonly logits: number;
+}
+
+/** Sizes the workspace for the batches of `plan` and makes an arena for them, adapters behind the linears included. */
+export function createInferArena(model: Llama, plan: InferPlan): Arena {
+  const { device, config } = model;
+  const { hiddenSize: H, intermediateSize: F, heads, kvHeads, headSize: D, vocabSize: vocabulary } = config;
+  const { rows, sequences, positions, logits } = plan;
+  let rank = 0;
+  let behind = 0;
+  for (const { adapter } of model.layers.flatMap(({ linears }) => Object.values(linears))) {
+    if (!adapter) continue;
+    rank = Math.max(rank, adapter.site.rank);
+    // z, and for DoRA the output before it is added
+    behind = Math.max(behind, adapter.site.out + adapter.site.rank);
+  }
+  reserve(device, { tokens: rows, width: widestFeature(config), rank, vocabulary });
+  const perRow = 3 * H + 2 * (heads + kvHeads) * D + 2 * F + linearNames.length * behind + 64;
+  // top-k values and ids stand beside the logits
+  const perLogits = vocabulary + 2 * MOST_CANDIDATES;
+  const tables = (sequences * positions) / PAGE + sequences;
+  const bytes = device.realBytes * (rows * perRow + logits * perLogits) + 4 * tables + SLACK_BYTES;
+  return createArena(device, Math.ceil(bytes));
 }
 
 interface Rows {

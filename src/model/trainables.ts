@@ -3,14 +3,16 @@
  * optimizer, clipping and a checkpoint are one call each), and the adapters whose tensors are windows of them.
  */
 import type { Adapter, AdapterSite, DrawOptions, FactorShape, Factors, Method } from "../adapters/adapter.ts";
+import { MERGE_ROWS } from "../adapters/draw.ts";
 import { readWholeWeight, writeWholeWeight } from "../adapters/full.ts";
 import { checkRank } from "../adapters/registry.ts";
 import type { Arena } from "../native/arena.ts";
+import { reserve } from "../native/device.ts";
 import { copy, createTensor, freeTensor, type Tensor, view, zero } from "../native/tensor.ts";
 import type { NormGradients } from "./block.ts";
 import type { Linear } from "./linear.ts";
 import type { Llama } from "./model.ts";
-import { linearNames, targetedLinears } from "./shapes.ts";
+import { linearNames, targetedLinears, widestFeature } from "./shapes.ts";
 
 export interface AdapterOptions {
   readonly method: Method;
@@ -103,8 +105,11 @@ export function countTrainable(model: Llama, options: AdapterOptions): number {
 
 /** Allocates, initialises (ΔW = 0) and puts an adapter behind every targeted linear of the model. */
 export function attachTrainables(model: Llama, options: AdapterOptions, scratch: Arena): Trainables {
-  const { device } = model;
+  const { device, config } = model;
   const sites = plannedSites(model, options);
+  // for what happens outside a pass: DoRA's norms (rank rows) and merging
+  const tokens = Math.max(options.rank, MERGE_ROWS);
+  reserve(device, { tokens, width: widestFeature(config), rank: options.rank, vocabulary: 0 });
   const slots = planSlots(model, options, sites);
   const total = slots.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const parameters = createTensor(device, "f32", [total]);
@@ -210,8 +215,9 @@ export function linearOf(model: Llama, adapter: Adapter): Linear {
   throw new Error(`${adapter.site.name} is not attached to this model`);
 }
 
-/** Detaches and frees everything; for `full` the model keeps its trained norms, so free the model too. */
+/** Detaches and frees everything; the model stays usable (`full`: with the trained weights) and is the caller's to free. */
 export function freeTrainables(model: Llama, trained: Trainables): void {
+  if (trained.whole) giveNormsBack(model);
   for (const layer of model.layers) for (const name of linearNames) layer.linears[name].adapter = null;
   for (const adapter of trained.adapters) {
     for (const tensor of Object.values(adapter.frozen)) freeTensor(model.device, tensor);
@@ -219,4 +225,18 @@ export function freeTrainables(model: Llama, trained: Trainables): void {
   }
   freeTensor(model.device, trained.gradients);
   freeTensor(model.device, trained.parameters);
+}
+
+/** The model's norms stop being windows of the flat buffer. */
+function giveNormsBack(model: Llama): void {
+  const own = (window: Tensor): Tensor => {
+    const tensor = createTensor(model.device, "f32", window.shape);
+    copy(model.device, tensor, window);
+    return tensor;
+  };
+  for (const layer of model.layers) {
+    layer.inputNorm = own(layer.inputNorm);
+    layer.postNorm = own(layer.postNorm);
+  }
+  model.finalNorm = own(model.finalNorm);
 }

@@ -178,7 +178,7 @@ function configuredEosIds(dir: string): number[] {
 function marker(tokens: readonly string[]): Pick<Tokenizer, "protect" | "unprotect"> {
   const unprotect = (text: string): string => text.replaceAll(MARK, "");
   if (tokens.length === 0) return { protect: (text) => text, unprotect };
-  const quoted = tokens.map((token) => token.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")).join("|");
-  const starts = new RegExp(`(?=${quoted})[\\s\\S]`, "g");
+  const quoted = tokens.map((token) => RegExp.escape(token)).join("|");
+  const starts = new RegExp(`(?=${quoted})[\\s\\S]`, "gu");
   return { protect: (text) => text.replaceAll(starts, `$&${MARK}`), unprotect };
 }

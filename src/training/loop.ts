@@ -2,10 +2,11 @@
  * The training loop, read from top to bottom: resume, then for every step pack, pass, clip, step, log, validate, save.
  * It knows token ids only; where they came from is the caller's business.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { planPasses, stepExamples, stepsPerEpoch, type TrainingExample } from "../data/batches.ts";
 import { InputError } from "../errors.ts";
+import { writeTextFile } from "../formats/files.ts";
 import type { Llama } from "../model/model.ts";
 import { widestFeature } from "../model/shapes.ts";
 import { lossPass, trainPass } from "../model/train-pass.ts";
@@ -29,6 +30,7 @@ export interface StepMetrics {
   readonly gradNorm: number;
   readonly tokens: number;
   readonly tokensPerSecond: number;
+  /** Of the step alone, validation and checkpoints not counted. */
   readonly seconds: number;
   /** Σ negative log-likelihood / Σ tokens over the held-out records, where this step validated. */
   readonly validationLoss?: number;
@@ -105,6 +107,8 @@ export async function train(
   const kept = createArena(device, options.plan.kept);
   const scratch = createArena(device, options.plan.scratch);
   try {
+    // A new run leaves nothing behind that a later --resume could take for its own.
+    if (!options.resume) rmSync(checkpointPath, { force: true });
     const saved = options.resume ? loadCheckpoint(checkpointPath, device, tensors, hash) : null;
     let step = saved?.step ?? 0;
     let best = { loss: saved?.bestLoss ?? null, step: saved?.bestStep ?? 0, bytes: saved?.best ?? null };
@@ -152,6 +156,7 @@ export async function train(
         );
       }
       prepareTrainables(model, trained, scratch);
+      const seconds = (performance.now() - start) / 1000;
       const due = data.validation.length > 0 && step % recipe.evalEvery === 0;
       const validationLoss = due
         ? heldOutLoss(model, data.validation, kept, scratch, options.maxTokens)
@@ -159,7 +164,6 @@ export async function train(
       if (validationLoss !== undefined && (best.loss === null || validationLoss < best.loss)) {
         best = { loss: validationLoss, step, bytes: readBytes(device, trained.parameters) };
       }
-      const seconds = (performance.now() - start) / 1000;
       const metrics: StepMetrics = {
         step,
         loss,
@@ -229,5 +233,5 @@ export function restoreParameters(
 function cutMetrics(path: string, step: number): void {
   if (!existsSync(path)) return;
   const lines = readFileSync(path, "utf8").split("\n").slice(0, step);
-  writeFileSync(path, lines.map((line) => `${line}\n`).join(""));
+  writeTextFile(path, lines.map((line) => `${line}\n`).join(""));
 }

@@ -3,7 +3,7 @@ import type { PackedBatch } from "../data/batches.ts";
 import type { LlamaConfig } from "../formats/hf-config.ts";
 import { buildLlama, type Llama, type LoadOptions } from "../model/model.ts";
 import { trainPass } from "../model/train-pass.ts";
-import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
+import { type AdapterOptions, attachTrainables, mergeTrainables } from "../model/trainables.ts";
 import { createArena, peakBytes } from "../native/arena.ts";
 import { openPlanningDevice } from "../native/planning-device.ts";
 import { sizeOf } from "../native/tensor.ts";
@@ -32,18 +32,9 @@ export function planTraining(
   tokens: number,
   bytesPerWeight: number,
 ): MemoryPlan {
-  const device = openPlanningDevice();
-  let weights = 0;
-  const source = {
-    matrix: (name: string, out: number, width: number, compute: "f32" | "bf16") => {
-      weights += out * width * bytesPerWeight;
-      return { handle: 1, out, in: width, dtype: "f32" as const, compute, name };
-    },
-    vector: (_name: string, size: number) => new Float32Array(size),
-  };
-  const model: Llama = buildLlama(device, config, source, load);
-  const kept = createArena(device, UNBOUNDED);
-  const scratch = createArena(device, UNBOUNDED);
+  const { model, elements } = planningModel(config, load);
+  const kept = createArena(model.device, UNBOUNDED);
+  const scratch = createArena(model.device, UNBOUNDED);
   const trained = attachTrainables(model, adapter, scratch);
   const key = 1n;
   trainPass(model, trained, fullBatch(tokens), {
@@ -53,12 +44,33 @@ export function planTraining(
   });
   const parameters = sizeOf(trained.parameters);
   return {
-    weights,
+    weights: elements * bytesPerWeight,
     trainable: 16 * parameters,
     parameters,
     kept: peakBytes(kept),
     scratch: peakBytes(scratch),
   };
+}
+
+/** Bytes of the arena that attaching and merging adapters of this kind takes. */
+export function planMerge(config: LlamaConfig, load: LoadOptions, adapter: AdapterOptions): number {
+  const { model } = planningModel(config, load);
+  const arena = createArena(model.device, UNBOUNDED);
+  mergeTrainables(model, attachTrainables(model, adapter, arena), arena);
+  return peakBytes(arena);
+}
+
+/** A model without memory, and the number of its matrices' elements (tied ones once). */
+function planningModel(config: LlamaConfig, load: LoadOptions): { model: Llama; elements: number } {
+  let elements = 0;
+  const source = {
+    matrix: (name: string, out: number, width: number, compute: "f32" | "bf16") => {
+      elements += out * width;
+      return { handle: 1, out, in: width, dtype: "f32" as const, compute, name };
+    },
+    vector: (_name: string, size: number) => new Float32Array(size),
+  };
+  return { model: buildLlama(openPlanningDevice(), config, source, load), elements };
 }
 
 /** One sequence of `tokens` tokens, a label on each: the largest a pass of that many tokens can be. */

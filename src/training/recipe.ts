@@ -84,6 +84,9 @@ export function checkRecipe(recipe: TrainRecipe): void {
   whole("valSize", 0);
   whole("warmup", 0);
   whole("seed", 0);
+  if (recipe.batch % recipe.microBatch !== 0) {
+    problems.add(`microBatch is ${recipe.microBatch}, expected a divisor of batch ${recipe.batch}`);
+  }
   if (recipe.steps !== null) whole("steps", 1);
   if (recipe.scheduleSteps !== null) whole("scheduleSteps", 1);
   if (!(recipe.epochs > 0)) problems.add(`epochs is ${recipe.epochs}, expected more than 0`);

@@ -3,7 +3,8 @@ import { questionCloze } from "./layout.ts";
 import { arithmeticTask } from "./number.ts";
 
 const LABELS = ["A", "B", "C", "D", "E"];
-const LAYOUT = /^([\s\S]*?) ?Answer Choices: \(A\) ([\s\S]*) \(B\) ([\s\S]*) \(C\) ([\s\S]*) \(D\) ([\s\S]*) \(E\) ([\s\S]*)$/;
+const LAYOUT =
+  /^([\s\S]*?) ?Answer Choices: \(A\) ([\s\S]*) \(B\) ([\s\S]*) \(C\) ([\s\S]*) \(D\) ([\s\S]*) \(E\) ([\s\S]*)$/;
 
 /** The official rule takes the first capital A to E anywhere, "By algebra" included (protocol §3.3): kept as published. */
 export const aqua = arithmeticTask({
@@ -17,7 +18,13 @@ export const aqua = arithmeticTask({
   },
   cloze({ instruction }) {
     const match = LAYOUT.exec(instruction);
-    return match && questionCloze(match[1]!, match.slice(2).map((text) => text.trim()));
+    return (
+      match &&
+      questionCloze(
+        match[1]!,
+        match.slice(2).map((text) => text.trim()),
+      )
+    );
   },
 });
 

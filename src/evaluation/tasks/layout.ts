@@ -44,7 +44,10 @@ export function parseNumbered(instruction: string, layout: NumberedLayout): Pars
 
 /** lm-eval's form of a question: the options' texts as its continuations. */
 export function questionCloze(question: string, texts: readonly string[]): Cloze {
-  return { contexts: [`Question: ${question.trim()}\nAnswer:`], continuations: texts.map((text) => ` ${text}`) };
+  return {
+    contexts: [`Question: ${question.trim()}\nAnswer:`],
+    continuations: texts.map((text) => ` ${text}`),
+  };
 }
 
 /** What the eight commonsense tasks have in common (protocol §2.4). */

@@ -10,10 +10,14 @@ export function arithmeticTask(own: Pick<Task, "name" | "title"> & Partial<Task>
     response: "second",
     specialTokens: true,
     extract(response) {
-      const last = response.replaceAll(",", "").match(/-?\d+\.?\d*/g)?.at(-1);
+      const last = response
+        .replaceAll(",", "")
+        .match(/-?\d+\.?\d*/g)
+        ?.at(-1);
       return last === undefined ? "" : String(Number(last));
     },
-    isCorrect: (parsed, { answer }) => parsed !== "" && Math.abs(Number(answer) - Number(parsed)) <= TOLERANCE,
+    isCorrect: (parsed, { answer }) =>
+      parsed !== "" && Math.abs(Number(answer) - Number(parsed)) <= TOLERANCE,
     choices: () => null,
     cloze: () => null,
     ...own,

@@ -37,14 +37,18 @@ export const tasks: readonly Task[] = [...commonsenseTasks, ...arithmeticTasks];
 export function taskNamed(name: string): Task {
   const task = tasks.find((t) => t.name === name);
   if (task) return task;
-  throw new InputError(`unknown task "${name}"; expected commonsense, arithmetic or names out of ${tasks.map((t) => t.name).join(", ")}`);
+  throw new InputError(
+    `unknown task "${name}"; expected commonsense, arithmetic or names out of ${tasks.map((t) => t.name).join(", ")}`,
+  );
 }
 
 /** Tasks of a comma-separated list of names; `commonsense` and `arithmetic` stand for their whole suite. */
 export function tasksNamed(list: string): Task[] {
   const names = list.split(",").map((name) => name.trim());
   const found = names.flatMap((name) =>
-    name === "commonsense" || name === "arithmetic" ? tasks.filter((t) => t.suite === name) : [taskNamed(name)],
+    name === "commonsense" || name === "arithmetic"
+      ? tasks.filter((t) => t.suite === name)
+      : [taskNamed(name)],
   );
   return [...new Set(found)];
 }

@@ -65,11 +65,12 @@ describe("headLoss", () => {
   for (const compute of ["f32", "bf16"] as const) {
     test(`agrees with the reference: compute ${compute}`, () => {
       for (const shape of SHAPES) {
-        const p = problem(...shape, shape[0] + shape[2]);
+        const [M, H, V] = shape;
+        const p = problem(M, H, V, M + V);
         const expected = run(lab.reference, (b) => body(b, shape, p, { compute, gradients: true }));
         // Loss: float32 logits of H products of at most 2, then exp and log. Gradients: under bf16 the softmax is a
         // product operand and may be rounded.
-        const loss = 2e-6 * (1 + shape[1]);
+        const loss = 2e-6 * (1 + H);
         const relative = compute === "bf16" ? 2 ** -7 : 1e-5;
         const allowed = {
           loss,

@@ -1,0 +1,186 @@
+/**
+ * The file of one cell (settled 1): what was run, how it was made, what came out. It is written once, complete; a file of
+ * another recipe is refused, never mixed in or overwritten.
+ */
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { InputError, messageOf } from "../src/errors.ts";
+import type { Prediction } from "../src/evaluation/run.ts";
+import type { Measure } from "../src/evaluation/score.ts";
+import { readJsonObject, writeTextFile } from "../src/formats/files.ts";
+import type { Manifest } from "../src/reporting/manifest.ts";
+import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
+import type { EvaluationRecipe, PresetName } from "./recipes/table3.ts";
+
+export const SCHEMA_VERSION = 1;
+
+/** Everything that decides a cell's numbers. */
+export interface CellRecipe {
+  readonly table: "table3";
+  readonly preset: PresetName;
+  /** null: the base model as it is. */
+  readonly training: TrainRecipe | null;
+  readonly evaluation: EvaluationRecipe;
+  /** Which training records are held out, and where they are cut. */
+  readonly heldOut: { readonly records: number; readonly seed: number; readonly cutoff: number };
+  readonly inputs: {
+    /** Fingerprint of the base model, SHA-256 of its tokenizer.json and of the prompt format's forms. */
+    readonly base: string;
+    readonly tokenizer: string;
+    readonly prompt: string;
+    /** SHA-256 of the training file: its validation records are measured even on the base. */
+    readonly training: string;
+    /** SHA-256 of every test file; null: not there. */
+    readonly tests: Readonly<Record<string, string | null>>;
+  };
+}
+
+export interface RulerScore {
+  readonly correct: number;
+  /** Percent, and its binomial standard error in points. */
+  readonly accuracy: number;
+  readonly standardError: number;
+}
+
+export interface TaskResult {
+  readonly records: number;
+  readonly scores: Readonly<Partial<Record<Measure, RulerScore>>>;
+  /** Percent of the generated responses in which an answer was found. */
+  readonly parsed: number | null;
+  /** The answer that is right most often, and what always giving it would score. */
+  readonly majority: { readonly label: string; readonly accuracy: number };
+}
+
+/** Σ negative log-likelihood / Σ tokens over the response tokens of the validation records, in nats. */
+export interface HeldOut {
+  readonly records: number;
+  readonly tokens: number;
+  /** With the adapter beside the weights; on the base there is none. */
+  readonly unmerged: number;
+  /** With the update added to the weights, rounded to the type they are held in. */
+  readonly merged: number;
+}
+
+export interface TrainedFacts {
+  readonly parameters: number;
+  readonly steps: number;
+  readonly bestStep: number;
+  readonly bestValidationLoss: number | null;
+  /** Bytes the run planned for: weights, trained state, saved activations, scratch. */
+  readonly planned: { weights: number; trainable: number; kept: number; scratch: number };
+}
+
+/** What is the same whenever the recipe is run again on the same machine and commit. */
+export type CellManifest = Omit<Manifest, "command" | "threads"> & { readonly trained: TrainedFacts | null };
+
+export interface CellTiming {
+  readonly command: string;
+  readonly threads: number;
+  readonly trainSeconds: number;
+  /** Of a training step, the median. */
+  readonly stepSeconds: number;
+  readonly tokensPerSecond: number;
+  readonly evaluateSeconds: number;
+  readonly finished: string;
+}
+
+export interface CellFile {
+  readonly schemaVersion: number;
+  readonly recipe: CellRecipe;
+  readonly recipeHash: string;
+  readonly manifest: CellManifest;
+  readonly tasks: CellTasks;
+  readonly timing: CellTiming;
+}
+
+export interface CellTasks {
+  /** By task name, in the table's order; null where the test set is not there. */
+  readonly sets: Readonly<Record<string, TaskResult | null>>;
+  /** null where nothing was held out. */
+  readonly heldOut: HeldOut | null;
+}
+
+/** Where a cell lies. */
+export interface CellPlace {
+  /** `<model>-<method>-r<rank>-s<seed>` */
+  readonly name: string;
+  readonly json: string;
+  readonly predictions: string;
+  /** Training run and finished parts of the evaluation, until the cell is done. */
+  readonly work: string;
+}
+
+export function cellPlace(out: string, name: string): CellPlace {
+  return {
+    name,
+    json: join(out, `${name}.json`),
+    predictions: join(out, `${name}.jsonl`),
+    work: join(out, ".work", name),
+  };
+}
+
+/** The finished cell, or null where there is none. @throws InputError when the file belongs to another recipe. */
+export function readCell(place: CellPlace, recipe: CellRecipe): CellFile | null {
+  if (!existsSync(place.json)) return null;
+  const cell = readJsonObject(place.json) as unknown as CellFile;
+  const hash = recipeHash(recipe);
+  if (cell.recipeHash === hash && cell.schemaVersion === SCHEMA_VERSION) return cell;
+  const differences = cell.recipe ? differing(cell.recipe, recipe) : [];
+  throw new InputError(
+    `${place.json}: this cell was made by another recipe (${String(cell.recipeHash).slice(0, 12)}, this run's is ` +
+      `${hash.slice(0, 12)}${differences.length > 0 ? `; they differ in ${differences.slice(0, 5).join(", ")}` : ""}). ` +
+      "Cells of two recipes are never mixed: choose another --out, or move the old results away.",
+  );
+}
+
+/** Paths at which two JSON values differ: "training.learningRate is 0.001, now 0.0002". */
+function differing(old: unknown, now: unknown, path = ""): string[] {
+  if (isObject(old) && isObject(now)) {
+    const names = [...new Set([...Object.keys(old), ...Object.keys(now)])];
+    return names.flatMap((name) => differing(old[name], now[name], path === "" ? name : `${path}.${name}`));
+  }
+  const [before, after] = [JSON.stringify(old), JSON.stringify(now)];
+  return before === after ? [] : [`${path} (${shortened(before)}, now ${shortened(after)})`];
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function shortened(text: string | undefined): string {
+  if (text === undefined) return "nothing";
+  return text.length > 24 ? `${text.slice(0, 24)}…` : text;
+}
+
+/** A prediction as its line in the .jsonl has it: no text of the record. */
+export type StoredPrediction = Prediction & { readonly task: string };
+
+/** Predictions first, the cell last: a cell that is there has all its parts. */
+export function writeCell(place: CellPlace, cell: CellFile, predictions: readonly StoredPrediction[]): void {
+  makeFolder(dirname(place.json));
+  writeTextFile(place.predictions, predictions.map((p) => `${JSON.stringify(p)}\n`).join(""));
+  writeTextFile(place.json, `${JSON.stringify(cell, null, 2)}\n`);
+}
+
+/** @throws InputError when the file was changed by hand. */
+export function readPredictions(place: CellPlace): StoredPrediction[] {
+  if (!existsSync(place.predictions)) {
+    throw new InputError(
+      `${place.predictions}: missing beside its cell; delete ${place.json} to make both again.`,
+    );
+  }
+  const lines = readFileSync(place.predictions, "utf8").split("\n").filter(Boolean);
+  try {
+    return lines.map((line) => JSON.parse(line) as StoredPrediction);
+  } catch (error) {
+    throw new InputError(`${place.predictions}: not JSON Lines (${messageOf(error)}).`);
+  }
+}
+
+export function makeFolder(dir: string): void {
+  try {
+    mkdirSync(dir, { recursive: true });
+  } catch (error) {
+    throw new InputError(`${dir}: the folder cannot be made (${messageOf(error)}); choose another --out.`);
+  }
+}

@@ -1,0 +1,272 @@
+/**
+ * One cell of a table: train, save the adapter, merge, evaluate, write. Whatever is finished stays on disk, so that a run
+ * that was stopped goes on where it was: training from its checkpoint, the evaluation from the last task done.
+ */
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { encodeRecords } from "../src/data/examples.ts";
+import type { InstructionRecord } from "../src/data/records.ts";
+import { splitValidation } from "../src/data/split.ts";
+import { evaluateTask, type Prediction } from "../src/evaluation/run.ts";
+import { majority, measures, parsedShare, scoreOf } from "../src/evaluation/score.ts";
+import { taskNamed } from "../src/evaluation/tasks/registry.ts";
+import { writeTextFile } from "../src/formats/files.ts";
+import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
+import type { Device } from "../src/native/device.ts";
+import { makeManifest } from "../src/reporting/manifest.ts";
+import { type FineTuned, fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
+import type { StepMetrics } from "../src/training/loop.ts";
+import { type PreparedRun, prepareRun } from "../src/training/prepare.ts";
+import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
+import {
+  type CellFile,
+  type CellPlace,
+  type CellRecipe,
+  type HeldOut,
+  makeFolder,
+  readCell,
+  SCHEMA_VERSION,
+  type StoredPrediction,
+  type TaskResult,
+  type TrainedFacts,
+  writeCell,
+} from "./cell-file.ts";
+
+/** What the cells of one table share. */
+export interface Study {
+  readonly device: Device;
+  readonly modelDir: string;
+  readonly trainingFile: string;
+  readonly trainingRecords: readonly InstructionRecord[];
+  /** Records of every test set that is there, cut to the limit. */
+  readonly tests: ReadonlyMap<string, readonly InstructionRecord[]>;
+  /** SHA-256 of the data files, by name. */
+  readonly hashes: Readonly<Record<string, string>>;
+  /** Training recipe whose split and prompt the base model is measured with. */
+  readonly baseRecipe: TrainRecipe;
+}
+
+export interface CellPlan {
+  readonly place: CellPlace;
+  readonly recipe: CellRecipe;
+}
+
+/** What the progress line shows. */
+export interface CellWatch {
+  readonly onStep: (metrics: StepMetrics, steps: number) => void;
+  readonly onEvaluate: (task: string, done: number, of: number) => void;
+  readonly shouldStop: () => boolean;
+  readonly onNote?: (text: string) => void;
+}
+
+/** The finished cell, or null when it was asked to stop. */
+export async function runCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
+  const finished = readCell(plan.place, plan.recipe);
+  if (finished) return finished;
+  makeFolder(plan.place.work);
+  const { training } = plan.recipe;
+  return training ? trainedCell(study, plan, training, watch) : baseCell(study, plan, watch);
+}
+
+async function trainedCell(
+  study: Study,
+  plan: CellPlan,
+  training: TrainRecipe,
+  watch: CellWatch,
+): Promise<CellFile | null> {
+  const steps: StepMetrics[] = [];
+  const run = await fineTune({
+    ...runInput(study, training, watch),
+    device: study.device,
+    out: join(plan.place.work, "train"),
+    resume: true,
+    saveAs: "native",
+    shouldStop: watch.shouldStop,
+    onStep(metrics, of) {
+      steps.push(metrics);
+      watch.onStep(metrics, of);
+    },
+  });
+  try {
+    if (!run.result.finished) return null;
+    const held = heldOutExamples(study, run, training);
+    const unmerged = validationLoss({ ...run, validation: held });
+    const model = mergedForEvaluation(run);
+    const merged = validationLoss({ ...run, model, validation: held });
+    const measured = { unmerged, merged, held };
+    return await evaluateAndWrite(study, plan, { run, model, measured, trained: factsOf(run), steps }, watch);
+  } finally {
+    run.close();
+  }
+}
+
+async function baseCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
+  const run = prepareRun(runInput(study, study.baseRecipe, watch));
+  const model = loadLlama(study.device, study.modelDir, run.load);
+  try {
+    const held = heldOutExamples(study, run, study.baseRecipe);
+    const loss = validationLoss({ ...run, model, validation: held });
+    const measured = { unmerged: loss, merged: loss, held };
+    return await evaluateAndWrite(study, plan, { run, model, measured, trained: null, steps: [] }, watch);
+  } finally {
+    freeLlama(model);
+  }
+}
+
+function runInput(study: Study, recipe: TrainRecipe, watch: CellWatch) {
+  const { modelDir, trainingFile: dataFile, trainingRecords: records } = study;
+  return { modelDir, dataFile, records, recipe, ...(watch.onNote ? { onNote: watch.onNote } : {}) };
+}
+
+/** The run's validation records with labels on the response alone. */
+function heldOutExamples(study: Study, run: PreparedRun, recipe: TrainRecipe): PreparedRun["validation"] {
+  const { validation } = splitValidation(study.trainingRecords.length, recipe.valSize, recipe.seed);
+  const { tokenizer, prompt, config } = run;
+  const { examples } = encodeRecords(
+    study.trainingRecords,
+    {
+      encode: tokenizer.encode,
+      prompt,
+      bosId: tokenizer.bosId,
+      eosId: tokenizer.eosId ?? config.eosTokenIds[0]!,
+      cutoff: recipe.cutoff,
+      lossOn: "response",
+    },
+    validation,
+  );
+  return examples;
+}
+
+function factsOf({ plan, steps, result }: FineTuned): TrainedFacts {
+  const { weights, trainable, kept, scratch, parameters } = plan;
+  const { bestStep, bestLoss } = result;
+  return {
+    parameters,
+    steps,
+    bestStep,
+    bestValidationLoss: bestLoss,
+    planned: { weights, trainable, kept, scratch },
+  };
+}
+
+interface Evaluated {
+  readonly run: PreparedRun;
+  /** Without adapters: the base, or merged. */
+  readonly model: Llama;
+  readonly measured: { unmerged: number | null; merged: number | null; held: PreparedRun["validation"] };
+  readonly trained: TrainedFacts | null;
+  /** Steps of this process; a resumed run has fewer than the recipe. */
+  readonly steps: readonly StepMetrics[];
+}
+
+async function evaluateAndWrite(
+  study: Study,
+  plan: CellPlan,
+  { run, model, measured, trained, steps }: Evaluated,
+  watch: CellWatch,
+): Promise<CellFile | null> {
+  const { recipe, place } = plan;
+  const start = performance.now();
+  const sets: Record<string, TaskResult | null> = {};
+  const all: StoredPrediction[] = [];
+  for (const name of recipe.evaluation.tasks) {
+    const records = study.tests.get(name);
+    if (!records) {
+      sets[name] = null;
+      continue;
+    }
+    if (watch.shouldStop()) return null;
+    const predictions = await taskPredictions(run, model, plan, name, records, watch);
+    sets[name] = resultOf(predictions);
+    all.push(...predictions.map((prediction) => ({ task: name, ...prediction })));
+  }
+  const { command, threads, ...made } = makeManifest(
+    study.device,
+    { name: run.config.nameOrPath, fingerprint: recipe.inputs.base },
+    study.hashes,
+  );
+  const cell: CellFile = {
+    schemaVersion: SCHEMA_VERSION,
+    recipe,
+    recipeHash: recipeHash(recipe),
+    manifest: { ...made, trained },
+    tasks: { sets, heldOut: heldOutOf(measured) },
+    timing: {
+      command,
+      threads,
+      ...trainingTimes(steps),
+      evaluateSeconds: (performance.now() - start) / 1000,
+      finished: new Date().toISOString(),
+    },
+  };
+  writeCell(place, cell, all);
+  // The adapter and its metrics stay; what only a resumed run would need goes.
+  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
+  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
+  return cell;
+}
+
+/** Predictions of one task, from the part file of an interrupted evaluation where it is there. */
+async function taskPredictions(
+  run: PreparedRun,
+  model: Llama,
+  { place, recipe }: CellPlan,
+  name: string,
+  records: readonly InstructionRecord[],
+  watch: CellWatch,
+): Promise<Prediction[]> {
+  const hash = recipeHash(recipe);
+  const part = join(place.work, "evaluated", `${name}.json`);
+  if (existsSync(part)) {
+    const stored = JSON.parse(readFileSync(part, "utf8")) as {
+      recipeHash: string;
+      predictions: Prediction[];
+    };
+    if (stored.recipeHash === hash) return stored.predictions;
+  }
+  const { beams, rulers } = recipe.evaluation;
+  const predictions = await evaluateTask(model, run.tokenizer, taskNamed(name), records, {
+    beams,
+    rulers,
+    prompt: (record) => run.prompt.test(record),
+    onProgress: (done, of) => watch.onEvaluate(name, done, of),
+  });
+  makeFolder(join(part, ".."));
+  writeTextFile(part, `${JSON.stringify({ recipeHash: hash, predictions })}\n`);
+  return predictions;
+}
+
+/** Figures of one task from its predictions. */
+export function resultOf(predictions: readonly Prediction[]): TaskResult {
+  const scores: TaskResult["scores"] = Object.fromEntries(
+    measures.flatMap((measure) => {
+      const score = scoreOf(predictions, measure);
+      if (!score) return [];
+      const { correct, accuracy, standardError } = score;
+      return [[measure, { correct, accuracy, standardError }]];
+    }),
+  );
+  return {
+    records: predictions.length,
+    scores,
+    parsed: parsedShare(predictions),
+    majority: majority(predictions.map(({ label }) => label)),
+  };
+}
+
+function heldOutOf({ unmerged, merged, held }: Evaluated["measured"]): HeldOut | null {
+  if (unmerged === null || merged === null) return null;
+  const tokens = held.reduce((sum, example) => sum + example.tokens.length - example.labelFrom, 0);
+  return { records: held.length, tokens, unmerged, merged };
+}
+
+function trainingTimes(steps: readonly StepMetrics[]) {
+  const seconds = steps.map((step) => step.seconds).sort((a, b) => a - b);
+  const trainSeconds = seconds.reduce((sum, s) => sum + s, 0);
+  const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);
+  return {
+    trainSeconds,
+    stepSeconds: seconds[Math.floor(seconds.length / 2)] ?? 0,
+    tokensPerSecond: trainSeconds > 0 ? tokens / trainSeconds : 0,
+  };
+}

@@ -1,0 +1,74 @@
+/** --dry-run: steps, tokens, memory and expected time of every cell. One training pass is timed, nothing is trained. */
+
+import { formatSize } from "../scripts/arguments.ts";
+import { formatSeconds } from "../src/reporting/progress.ts";
+import { textTable } from "../src/reporting/table.ts";
+import { measureTraining } from "../src/training/measure.ts";
+import { prepareRun } from "../src/training/prepare.ts";
+import { inMillions } from "./parameters.ts";
+import type { OpenedStudy } from "./study.ts";
+import { methodTitle } from "./table3-report.ts";
+
+export function dryRun(study: OpenedStudy): string {
+  const { device, modelDir, trainingFile: dataFile, trainingRecords: records, cells } = study;
+  const notes = new Set<string>();
+  let total = 0;
+  const rows = cells.flatMap(({ recipe: { training, evaluation } }) => {
+    if (!training) return [];
+    const run = prepareRun({
+      modelDir,
+      dataFile,
+      records,
+      recipe: training,
+      onNote: (note) => notes.add(note),
+    });
+    const secondsPerToken = measureTraining(device, modelDir, run, training);
+    const { plan, steps, tokensPerStep, validation } = run;
+    const held = validation.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const validations = Math.floor(steps / training.evalEvery) + 2;
+    const tested = [...study.tests.values()].reduce((sum, set) => sum + set.length, 0);
+    // A prompt is about as long as a training record; forward alone is a third of a training pass.
+    const evaluated = (tested * evaluation.rulers.length * tokensPerStep) / training.batch;
+    const seconds = secondsPerToken * (steps * tokensPerStep + (validations * held + evaluated) / 3);
+    total += seconds;
+    return [
+      [
+        methodTitle(training.method),
+        `${training.rank}`,
+        `${training.seed}`,
+        inMillions(plan.parameters),
+        `${steps}`,
+        formatSize(steps * tokensPerStep),
+        formatSize(plan.weights + plan.trainable + plan.kept + plan.scratch, "B"),
+        `${Math.round(1 / secondsPerToken)}`,
+        formatSeconds(seconds),
+      ],
+    ];
+  });
+  const right = (title: string) => ({ title, align: "right" as const });
+  const table = textTable({
+    columns: [
+      { title: "method" },
+      right("r"),
+      right("seed"),
+      right("trained"),
+      right("steps"),
+      right("tokens"),
+      right("memory"),
+      right("tokens/s"),
+      right("expected"),
+    ],
+    rows,
+  });
+  const tests = [...study.tests].map(([name, set]) => `${name} ${set.length}`).join(", ");
+  return [
+    `model    ${study.modelName} (${modelDir})`,
+    `data     ${dataFile}, ${records.length} records`,
+    `tests    ${tests || "none"}${study.missing.length > 0 ? `; not there: ${study.missing.join(", ")}` : ""}`,
+    "",
+    table,
+    "",
+    `about ${formatSeconds(total)} for ${rows.length} cells and the base model's; speed measured on one pass, generation estimated`,
+    ...[...notes].map((note) => `note: ${note}`),
+  ].join("\n");
+}

@@ -1,0 +1,99 @@
+/** What somebody sees while the cells of a table run: one line on stderr, a lasting one for every finished cell. */
+import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
+import type { CellPlan, CellWatch } from "./cell.ts";
+import type { CellFile } from "./cell-file.ts";
+import type { OpenedStudy } from "./study.ts";
+import { methodTitle } from "./table3-report.ts";
+
+export interface CellsProgress {
+  /** Callbacks of the cell that starts now. */
+  watch(plan: CellPlan): CellWatch;
+  finished(cell: CellFile): void;
+  end(): void;
+}
+
+export function watchCells(study: OpenedStudy, shouldStop: () => boolean): CellsProgress {
+  const total = study.cells.length;
+  const notes = new Set<string>();
+  let line: { label: string; progress: Progress } | null = null;
+  let number = 0;
+  let started = 0;
+  let label = "";
+  /** Cells that really ran, base not counted, and their seconds. */
+  const ran = { cells: 0, seconds: 0 };
+
+  const show = (what: string, of: number, unit: string, done: number, note = ""): void => {
+    if (line?.label !== what) {
+      line?.progress.end();
+      line = { label: what, progress: startProgress(`${label}: ${what}`, of, unit, done - 1) };
+    }
+    line.progress.update(done, note);
+  };
+  const clear = (): void => {
+    line?.progress.end();
+    line = null;
+  };
+  return {
+    watch(plan) {
+      number++;
+      started = performance.now();
+      label = `[${number}/${total}] ${titleOf(plan)}`;
+      return {
+        shouldStop,
+        onStep: ({ step, loss }, steps) => show("training", steps, "steps", step, `loss ${loss.toFixed(3)}`),
+        onEvaluate: (task, done, of) => show(task, of, "answers", done),
+        onNote(text) {
+          if (notes.has(text)) return;
+          notes.add(text);
+          clear();
+          process.stderr.write(`note: ${text}\n`);
+        },
+      };
+    },
+    finished(cell) {
+      clear();
+      const seconds = (performance.now() - started) / 1000;
+      // A cell read from its file takes milliseconds and says nothing about the others.
+      const known = seconds < 0.5;
+      if (!known && cell.recipe.training) {
+        ran.cells++;
+        ran.seconds += seconds;
+      }
+      const left = ran.cells > 0 ? ((total - number) * ran.seconds) / ran.cells : null;
+      const average = averageOf(cell);
+      const loss = cell.tasks.heldOut?.merged;
+      const facts = [
+        average === null ? "" : `average ${average.toFixed(1)} %`,
+        loss === undefined ? "" : `held-out loss ${loss.toFixed(3)}`,
+        known ? "was finished already" : formatSeconds(seconds),
+        left === null || number === total ? "" : `about ${formatSeconds(left)} left`,
+      ];
+      process.stderr.write(`${label}: ${facts.filter(Boolean).join(", ")}\n`);
+    },
+    end: clear,
+  };
+}
+
+function titleOf({ recipe }: CellPlan): string {
+  const { training } = recipe;
+  return training ? `${methodTitle(training.method)} r=${training.rank} seed ${training.seed}` : "base model";
+}
+
+/** Mean of the generated answers' accuracy over the tasks that are there. */
+function averageOf({ tasks }: CellFile): number | null {
+  const values = Object.values(tasks.sets).flatMap((set) => set?.scores.generation?.accuracy ?? []);
+  return values.length > 0 ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+}
+
+/** The first signal asks for a stop between two steps or tasks, the second ends the process. */
+export function stopOnSignals(): { readonly signal: "SIGINT" | "SIGTERM" | null } {
+  const state: { signal: "SIGINT" | "SIGTERM" | null } = { signal: null };
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, () => {
+      if (state.signal) process.exit(name === "SIGINT" ? 130 : 143);
+      state.signal = name;
+      process.stderr.write(`\n${name}: stopping after this step; once more to stop at once\n`);
+    });
+  }
+  return state;
+}

@@ -1,0 +1,190 @@
+/** From preset and flags to a study: which model, which data, which cells. Everything wrong with them is found here. */
+import { existsSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import type { Compute, MethodName } from "../src/adapters/adapter.ts";
+import { checkRank, methodNamed } from "../src/adapters/registry.ts";
+import { promptHash, promptNamed } from "../src/data/prompts/registry.ts";
+import { readInstructionRecords } from "../src/data/records.ts";
+import { InputError } from "../src/errors.ts";
+import { readTaskRecords, taskFile } from "../src/evaluation/task.ts";
+import { taskNamed } from "../src/evaluation/tasks/registry.ts";
+import { fingerprintModel } from "../src/formats/fingerprint.ts";
+import { readLlamaConfig } from "../src/formats/hf-config.ts";
+import { targetedLinears } from "../src/model/shapes.ts";
+import type { Device } from "../src/native/device.ts";
+import { fileHash } from "../src/reporting/manifest.ts";
+import { loadTokenizer } from "../src/text/tokenizer.ts";
+import type { TrainRecipe } from "../src/training/recipe.ts";
+import type { CellPlan, Study } from "./cell.ts";
+import { type CellRecipe, cellPlace } from "./cell-file.ts";
+import { type Group, type Preset, SCALING, tableMethods } from "./recipes/table3.ts";
+import { TINY_MODEL, writeTinyData } from "./tiny/data.ts";
+
+/** What the command line may change; null: as the preset says. */
+export interface StudyFlags {
+  readonly model: string | null;
+  readonly data: string | null;
+  readonly methods: readonly string[] | null;
+  readonly ranks: readonly number[] | null;
+  readonly seeds: readonly number[] | null;
+  readonly steps: number | null;
+  readonly learningRate: number | null;
+  readonly limit: number | null;
+  readonly tasks: readonly string[] | null;
+  readonly beams: number | null;
+  readonly compute: Compute | null;
+  readonly out: string;
+}
+
+export interface OpenedStudy extends Study {
+  readonly preset: Preset;
+  readonly modelName: string;
+  /** The base model's row first, then the methods in the paper's order. */
+  readonly cells: readonly CellPlan[];
+  readonly missing: readonly string[];
+}
+
+export function openStudy(device: Device, preset: Preset, flags: StudyFlags): OpenedStudy {
+  const modelDir = modelFolder(preset, flags);
+  const config = readLlamaConfig(modelDir);
+  const groups = chosenGroups(preset, flags);
+  for (const { method, rank } of entries(groups)) {
+    for (const shape of targetedLinears(config, preset.training.targets)) {
+      checkRank(methodNamed(method), rank, shape);
+    }
+  }
+  const tasks = (flags.tasks ?? preset.evaluation.tasks).map((name) => taskNamed(name).name);
+  const root = dataFolder(preset, flags);
+  const trainingFile = trainingFileIn(root, preset);
+  const limit = flags.limit ?? preset.evaluation.limit;
+  const sets = tasks.map((name) => ({
+    name,
+    path: taskFile(root, { name }),
+    records: readTaskRecords(root, { name }, limit ?? undefined),
+  }));
+  const training = trainingOf(preset, flags);
+  const evaluation = {
+    ...preset.evaluation,
+    tasks,
+    limit,
+    beams: flags.beams ?? preset.evaluation.beams,
+  };
+  const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
+  const inputs: CellRecipe["inputs"] = {
+    base: fingerprintModel(modelDir),
+    tokenizer: loadTokenizer(modelDir).sha256,
+    prompt: promptHash(promptNamed(training.prompt)),
+    training: fileHash(trainingFile),
+    tests: Object.fromEntries(sets.map(({ name, path }) => [name, path === null ? null : fileHash(path)])),
+  };
+  const plan = (method: string, rank: number, recipe: TrainRecipe | null, seed: number): CellPlan => ({
+    place: cellPlace(flags.out, `${modelName}-${method}-r${rank}-s${seed}`),
+    recipe: {
+      table: "table3",
+      preset: preset.name,
+      training: recipe,
+      evaluation,
+      heldOut: { records: training.valSize, seed, cutoff: training.cutoff },
+      inputs,
+    },
+  });
+  const seeds = flags.seeds ?? preset.seeds;
+  const trained = entries(groups).flatMap(({ method, rank }) =>
+    seeds.map((seed) => plan(method, rank, { ...training, method, rank, alpha: SCALING * rank, seed }, seed)),
+  );
+  const baseRecipe = { ...training, ...anyMethod, seed: seeds[0]! };
+  return {
+    device,
+    preset,
+    modelDir,
+    modelName,
+    trainingFile,
+    trainingRecords: readInstructionRecords(trainingFile),
+    tests: new Map(sets.flatMap(({ name, records }) => (records ? [[name, records]] : []))),
+    hashes: {
+      [basename(trainingFile)]: inputs.training,
+      ...Object.fromEntries(
+        Object.entries(inputs.tests).flatMap(([name, hash]) => (hash ? [[`${name}/test.json`, hash]] : [])),
+      ),
+    },
+    baseRecipe,
+    cells: [plan("base", 0, null, seeds[0]!), ...trained],
+    missing: sets.filter(({ records }) => records === null).map(({ name }) => name),
+  };
+}
+
+/** The base trains nothing, but its held-out records are those of a training recipe. */
+const anyMethod = { method: "lora", rank: 1, alpha: SCALING } as const;
+
+function modelFolder(preset: Preset, flags: StudyFlags): string {
+  if (flags.model !== null) return resolve(flags.model);
+  if (preset.name === "tiny") return TINY_MODEL;
+  throw new InputError(
+    `--model is missing: the preset ${preset.name} needs the folder of a model (${preset.model}). ` +
+      "bun run scripts/download.ts fetches one.",
+  );
+}
+
+function dataFolder(preset: Preset, flags: StudyFlags): string {
+  if (flags.data !== null) {
+    if (existsSync(flags.data)) return resolve(flags.data);
+    throw new InputError(`--data is ${flags.data}: there is no such folder; expected LLM-Adapters' files.`);
+  }
+  if (preset.name !== "tiny") {
+    throw new InputError(
+      `--data is missing: the preset ${preset.name} needs a folder with ft-training_set/${preset.trainingFile} and ` +
+        "dataset/<task>/test.json. bun run scripts/download.ts fetches the LLM-Adapters repository.",
+    );
+  }
+  const root = join(flags.out, ".work", "data");
+  writeTinyData(root);
+  return root;
+}
+
+function trainingFileIn(root: string, { trainingFile, name }: Preset): string {
+  const folders = ["ft-training_set", "", "llm-adapters/ft-training_set", "LLM-Adapters/ft-training_set"];
+  const paths = folders.map((folder) => join(root, folder, trainingFile));
+  const found = paths.find((path) => existsSync(path));
+  if (found) return found;
+  throw new InputError(
+    `${root}: there is no ${trainingFile}, which the preset ${name} trains on; expected it at ${paths[0]}.`,
+  );
+}
+
+/** --methods picks out of the preset's groups or adds to its ranks; --ranks gives every method the same ranks. */
+export function chosenGroups(preset: Preset, flags: Pick<StudyFlags, "methods" | "ranks">): Group[] {
+  const methods = flags.methods?.map((name) => methodNamed(name).name) ?? null;
+  if (flags.ranks) return [{ methods: methods ?? [...tableMethods], ranks: flags.ranks }];
+  if (!methods) return [...preset.groups];
+  const known = preset.groups.map(({ methods: all, ranks }) => ({
+    methods: methods.filter((method) => all.includes(method)),
+    ranks,
+  }));
+  const added = methods.filter((method) => !preset.groups.some((group) => group.methods.includes(method)));
+  return [...known, { methods: added, ranks: preset.groups[0]!.ranks }].filter((g) => g.methods.length > 0);
+}
+
+function entries(groups: readonly Group[]): { method: MethodName; rank: number }[] {
+  return groups.flatMap(({ methods, ranks }) =>
+    ranks.flatMap((rank) => methods.map((method) => ({ method, rank }))),
+  );
+}
+
+function trainingOf(preset: Preset, flags: StudyFlags): Preset["training"] {
+  const { training } = preset;
+  const steps = flags.steps ?? training.steps;
+  return {
+    ...training,
+    steps,
+    // A short run must still reach its learning rate.
+    warmup: steps === null ? training.warmup : Math.min(training.warmup, Math.floor(steps / 4)),
+    learningRate: flags.learningRate ?? training.learningRate,
+    compute: flags.compute ?? training.compute,
+  };
+}
+
+/** A folder's name as a part of file names. */
+function slug(name: string): string {
+  const text = name.toLowerCase().replace(/[^a-z0-9.]+/g, "-");
+  return text.replace(/^-|-$/g, "") || "model";
+}

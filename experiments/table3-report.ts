@@ -1,0 +1,320 @@
+/** What Table 3 prints: our rows, the paper's beside them, the finer rulers, and what all this can and cannot tell. */
+
+import type { MethodName } from "../src/adapters/adapter.ts";
+import { methods } from "../src/adapters/registry.ts";
+import type { Measure } from "../src/evaluation/score.ts";
+import { taskNamed } from "../src/evaluation/tasks/registry.ts";
+import {
+  type Column,
+  MISSING,
+  markdownTable,
+  type Table,
+  textTable,
+  wrapped,
+} from "../src/reporting/table.ts";
+import { type NoteLetter, notesOf, noteText, type PublishedRow, publishedTable } from "./paper.ts";
+import { columns as paperColumns } from "./paper-data.ts";
+import { inMillions } from "./parameters.ts";
+import type { Preset } from "./recipes/table3.ts";
+import {
+  averageFigure,
+  type Figure,
+  majorityOf,
+  meanOf,
+  type Outcome,
+  pairedAverage,
+  type Row,
+  rowsOf,
+  taskFigure,
+} from "./summary.ts";
+
+export interface ReportInput {
+  readonly preset: Preset;
+  readonly modelName: string;
+  /** Task names in the order of the columns. */
+  readonly tasks: readonly string[];
+  readonly missing: readonly string[];
+  readonly outcomes: readonly Outcome[];
+}
+
+interface Section {
+  readonly title: string;
+  readonly table?: Table;
+  readonly paragraphs: readonly string[];
+}
+
+export function textReport(input: ReportInput): string {
+  return sections(input)
+    .map(({ title, table, paragraphs }) =>
+      [title, ...(table ? [textTable(table)] : []), ...paragraphs.map((text) => wrapped(text, 118, 2))].join(
+        "\n",
+      ),
+    )
+    .join("\n\n");
+}
+
+export function markdownReport(input: ReportInput): string {
+  return `${sections(input)
+    .map(({ title, table, paragraphs }) =>
+      [`## ${title}`, ...(table ? [markdownTable(table)] : []), ...paragraphs].join("\n\n"),
+    )
+    .join("\n\n")}\n`;
+}
+
+function sections(input: ReportInput): Section[] {
+  const rows = rowsOf(input.outcomes);
+  const rulers = (["generation", "labels", "options", "perCharacter"] as const).filter((measure) =>
+    rows.some((row) => averageFigure(row, input.tasks, measure) !== null),
+  );
+  return [
+    ...rulers.map((measure) => accuracySection(input, rows, measure)),
+    publishedSection(input),
+    lossSection(rows),
+    ...rulers
+      .slice(0, 2)
+      .map((measure) => pairedSection(input, rows, measure))
+      .filter((s) => s !== null),
+    tellsSection(input, rows),
+  ];
+}
+
+const rulerTitles: Readonly<Record<Measure, string>> = {
+  generation: "generated answers (the paper's ruler)",
+  labels: "likelihood of the answer labels behind the paper's prompt",
+  options: "likelihood of the options' texts behind the plain question",
+  perCharacter: "the same, per character of the option",
+};
+
+const right = (title: string): Column => ({ title, align: "right" });
+
+function accuracySection(
+  { preset, modelName, tasks, missing }: ReportInput,
+  rows: readonly Row[],
+  measure: Measure,
+): Section {
+  const seeds = Math.max(...rows.map(({ outcomes }) => outcomes.length));
+  const table: Table = {
+    columns: [
+      { title: "method" },
+      right("r"),
+      right("trained"),
+      ...tasks.map((task) => right(taskNamed(task).title)),
+      right("Avg"),
+      right("± SE"),
+      ...(seeds > 1 ? [right("seeds SD")] : []),
+    ],
+    rows: [
+      ["majority class", "", "", ...majorityCells(rows, tasks), ""],
+      ...rows.flatMap((row): (string[] | "line")[] => {
+        const average = averageFigure(row, tasks, measure);
+        const cells = [
+          methodTitle(row.method),
+          row.rank > 0 ? `${row.rank}` : "",
+          inMillionsOrNothing(meanOf(row, (cell) => cell.manifest.trained?.parameters)),
+          ...tasks.map((task) => shown(taskFigure(row, task, measure))),
+          shown(average),
+          average ? average.standardError.toFixed(1) : MISSING,
+          ...(seeds > 1 ? [average?.seedDeviation?.toFixed(1) ?? MISSING] : []),
+        ];
+        return row.method === "base" ? [cells, "line"] : [cells];
+      }),
+    ],
+  };
+  const counts = [...new Set(tasks.map((task) => rows[0]?.outcomes[0]?.cell.tasks.sets[task]?.records ?? 0))];
+  const records = counts.filter((n) => n > 0).sort((a, b) => a - b);
+  const span = records.length > 1 ? `${records[0]} to ${records.at(-1)}` : `${records[0] ?? 0}`;
+  return {
+    title: `Ours, preset ${preset.name}, ${modelName}, ${span} test records a task, ${seeds} seed${seeds > 1 ? "s" : ""}: ${rulerTitles[measure]}, %`,
+    table,
+    paragraphs:
+      missing.length > 0 && measure === "generation"
+        ? [
+            `${MISSING} means the test set is not there: ${missing.join(", ")}. Averages are over the sets that are.`,
+          ]
+        : [],
+  };
+}
+
+function majorityCells(rows: readonly Row[], tasks: readonly string[]): string[] {
+  const values = tasks.map((task) => majorityOf(rows, task));
+  const present = values.filter((value) => value !== null);
+  const average = present.reduce((sum, value) => sum + value, 0) / present.length;
+  return [
+    ...values.map((value) => value?.toFixed(1) ?? MISSING),
+    present.length > 0 ? average.toFixed(1) : MISSING,
+  ];
+}
+
+function shown(figure: Figure | null): string {
+  return figure ? figure.value.toFixed(1) : MISSING;
+}
+
+function inMillionsOrNothing(count: number | null): string {
+  return count === null ? "" : inMillions(count);
+}
+
+export function methodTitle(name: string): string {
+  return name === "base" ? "base model" : methods[name as MethodName].title;
+}
+
+/** The rows of the paper's own table, with the letters of their notes. */
+function publishedSection({ tasks }: ReportInput): Section {
+  const rows = publishedTable(3);
+  const titles = tasks.map((task) => taskNamed(task).title);
+  const order: readonly string[] = paperColumns[3];
+  const wanted = order.filter((title) => titles.includes(title));
+  const cellsOf = (row: PublishedRow): string[] => [
+    row.model,
+    row.method,
+    withNotes(`${row.rank ?? ""}`, row.labelNotes),
+    row.trained?.text ?? "",
+    ...wanted.map((title) => withNotes(row.cells[title]!.value.toFixed(1), row.cells[title]!.notes)),
+    row.average ? withNotes(row.average.value.toFixed(1), row.average.notes) : MISSING,
+  ];
+  const letters = [...new Set(rows.flatMap(notesOf))].sort();
+  return {
+    title: "The paper's Table 3, as printed: complete test sets, one run a row, %",
+    table: {
+      columns: [
+        { title: "model" },
+        { title: "method" },
+        right("r"),
+        right("trained"),
+        ...wanted.map(right),
+        right("Avg"),
+      ],
+      rows: rows.flatMap((row, i) =>
+        i > 0 && rows[i - 1]!.model !== row.model ? ["line" as const, cellsOf(row)] : [cellsOf(row)],
+      ),
+    },
+    paragraphs: letters.map((letter) => `${superscripts[letter] ?? letter} ${noteText(letter)}`),
+  };
+}
+
+const superscripts: Readonly<Partial<Record<NoteLetter, string>>> = {
+  a: "ᵃ",
+  b: "ᵇ",
+  c: "ᶜ",
+  d: "ᵈ",
+  e: "ᵉ",
+  f: "ᶠ",
+  g: "ᵍ",
+  h: "ʰ",
+};
+
+function withNotes(text: string, letters: readonly NoteLetter[]): string {
+  return text + letters.map((letter) => superscripts[letter] ?? letter).join("");
+}
+
+function lossSection(rows: readonly Row[]): Section {
+  const number = (value: number | null, digits: number): string => value?.toFixed(digits) ?? MISSING;
+  return {
+    title: "Held-out loss on response tokens (nats a token), and what training took",
+    table: {
+      columns: [
+        { title: "method" },
+        right("r"),
+        right("beside W"),
+        right("merged"),
+        right("best step"),
+        right("answers parsed %"),
+        right("planned MiB"),
+        right("ms a step"),
+        right("tokens/s"),
+      ],
+      rows: rows.map((row) => [
+        methodTitle(row.method),
+        row.rank > 0 ? `${row.rank}` : "",
+        number(
+          meanOf(row, (cell) => cell.tasks.heldOut?.unmerged),
+          4,
+        ),
+        number(
+          meanOf(row, (cell) => cell.tasks.heldOut?.merged),
+          4,
+        ),
+        number(
+          meanOf(row, (cell) => cell.manifest.trained?.bestStep),
+          0,
+        ),
+        number(meanOf(row, parsedPercent), 1),
+        number(
+          meanOf(row, (cell) => plannedMiB(cell.manifest.trained)),
+          1,
+        ),
+        row.method === "base"
+          ? ""
+          : number(
+              meanOf(row, (cell) => 1000 * cell.timing.stepSeconds),
+              0,
+            ),
+        row.method === "base"
+          ? ""
+          : number(
+              meanOf(row, (cell) => cell.timing.tokensPerSecond),
+              0,
+            ),
+      ]),
+    },
+    paragraphs: [
+      "The held-out records are those that chose the best checkpoint; planned MiB are weights, trained state, saved activations and scratch of a training pass.",
+    ],
+  };
+}
+
+function parsedPercent({ tasks }: Outcome["cell"]): number | null {
+  const shares = Object.values(tasks.sets).flatMap((set) => (set?.parsed == null ? [] : [set.parsed]));
+  return shares.length === 0 ? null : shares.reduce((sum, share) => sum + share, 0) / shares.length;
+}
+
+function plannedMiB(trained: Outcome["cell"]["manifest"]["trained"]): number | null {
+  if (!trained) return null;
+  const { weights, trainable, kept, scratch } = trained.planned;
+  return (weights + trainable + kept + scratch) / 2 ** 20;
+}
+
+/** Every method against LoRA of its rank (the first method where there is none), on the same records. */
+function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Measure): Section | null {
+  const trained = rows.filter(({ method }) => method !== "base");
+  const compared = trained.flatMap((row) => {
+    const same = trained.filter(({ rank }) => rank === row.rank);
+    const reference = same.find(({ method }) => method === "lora") ?? trained[0]!;
+    const difference = reference === row ? null : pairedAverage(row, reference, tasks, measure);
+    return difference ? [{ row, reference, difference }] : [];
+  });
+  if (compared.length === 0) return null;
+  return {
+    title: `Differences on the same records, points of Avg: ${rulerTitles[measure]}`,
+    table: {
+      columns: [{ title: "method" }, { title: "against" }, right("difference"), right("± SE"), { title: "" }],
+      rows: compared.map(({ row, reference, difference: { value, standardError } }) => [
+        `${methodTitle(row.method)} ${row.rank}`,
+        `${methodTitle(reference.method)} ${reference.rank}`,
+        `${value > 0 ? "+" : ""}${value.toFixed(1)}`,
+        standardError.toFixed(1),
+        Math.abs(value) > 2 * standardError ? "beyond 2 SE" : "",
+      ]),
+    },
+    paragraphs: [],
+  };
+}
+
+function tellsSection({ preset }: ReportInput, rows: readonly Row[]): Section {
+  const seeds = Math.max(...rows.map(({ outcomes }) => outcomes.length));
+  const rates = new Set(
+    rows.flatMap((r) => r.outcomes.map(({ cell }) => cell.recipe.training?.learningRate)),
+  );
+  rates.delete(undefined);
+  return {
+    title: "What this can and cannot tell",
+    paragraphs: [
+      ...preset.tells,
+      `Differs from the protocol: ${preset.differs.join("; ")}.`,
+      `Standard errors come from the number of test records alone; ${
+        seeds > 1
+          ? "the spread over seeds stands beside them"
+          : "with one seed the luck of one training run is not in them"
+      }. One learning rate (${[...rates].join(", ")}) for all methods.`,
+    ],
+  };
+}

@@ -1,0 +1,172 @@
+/** What every command shares: running under citty, errors as one paragraph, flags checked before anything is loaded. */
+import { type ArgsDef, defineCommand, type ParsedArgs, runMain, showUsage } from "citty";
+import { InputError, messageOf } from "../src/errors.ts";
+import { type Device, NativeError, openDevice } from "../src/native/device.ts";
+
+export interface Command<A extends ArgsDef> {
+  /** As it is typed: "bun run scripts/train.ts". */
+  readonly name: string;
+  readonly description: string;
+  readonly args: A;
+  /** Printed below the flags by --help. */
+  readonly examples: string;
+  readonly run: (args: ParsedArgs<A>) => Promise<void>;
+}
+
+/** Runs a command: what the user can put right ends in its message and exit code 1, a bug of ours keeps its stack trace. */
+export async function runCommand<const A extends ArgsDef>(command: Command<A>): Promise<void> {
+  const { name, description, args: definition, examples, run } = command;
+  const main = defineCommand({
+    meta: { name, description },
+    args: definition,
+    async run({ args, rawArgs }) {
+      try {
+        checkFlags(rawArgs, definition, args._);
+        await run(args);
+      } catch (error) {
+        fail(error);
+      }
+    },
+  });
+  await runMain(main, {
+    async showUsage(shown, parent) {
+      await showUsage(shown, parent);
+      console.log(examples);
+    },
+  });
+}
+
+function fail(error: unknown): never {
+  // What the library refuses is nearly always the user's file (NaN weights) or machine (no memory).
+  if (!(error instanceof InputError || error instanceof NativeError)) throw error;
+  console.error(messageOf(error));
+  if (process.env.SBORA_DEBUG) console.error(error.stack);
+  process.exit(1);
+}
+
+/** citty lets unknown flags pass; a typing mistake would train something else. */
+function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: readonly string[]): void {
+  const known = Object.keys(definition);
+  for (const token of raw) {
+    if (token === "--") break;
+    if (!token.startsWith("--")) continue;
+    const name = token.slice(2).split("=", 1)[0]!;
+    const positive = name.startsWith("no-") ? name.slice(3) : null;
+    const legal = known.includes(name) || (positive !== null && definition[positive]?.type === "boolean");
+    if (legal || name === "help") continue;
+    const near = known.find((flag) => flag.startsWith(name) || name.startsWith(flag));
+    throw new InputError(
+      `unknown flag --${name}${near ? `; did you mean --${near}?` : `; expected one of ${known.map((k) => `--${k}`).join(", ")}.`}`,
+    );
+  }
+  const expected = Object.values(definition).filter(({ type }) => type === "positional").length;
+  if (positionals.length > expected) {
+    throw new InputError(
+      `unexpected "${positionals[expected]}"; values belong behind their flag, see --help.`,
+    );
+  }
+}
+
+/** A flag's text; "" counts as not given. @throws InputError saying what is expected there */
+export function required(args: Record<string, unknown>, flag: string, expected: string): string {
+  const value = args[flag];
+  if (typeof value === "string" && value !== "") return value;
+  throw new InputError(`--${flag} is missing; expected ${expected}. See --help.`);
+}
+
+export interface NumberRange {
+  readonly min?: number;
+  readonly max?: number;
+  /** Whole numbers only. */
+  readonly whole?: boolean;
+}
+
+/** A number flag, or undefined when it is not given. @throws InputError naming flag, value and what was expected */
+export function numberFlag(
+  args: Record<string, unknown>,
+  flag: string,
+  range: NumberRange = {},
+): number | undefined {
+  const text = args[flag];
+  if (text === undefined) return undefined;
+  const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY, whole = false } = range;
+  const value = typeof text === "string" && text.trim() !== "" ? Number(text) : Number.NaN;
+  if (Number.isFinite(value) && value >= min && value <= max && (!whole || Number.isSafeInteger(value)))
+    return value;
+  const kind = whole ? "a whole number" : "a number";
+  const limits =
+    range.min !== undefined && range.max !== undefined
+      ? ` from ${min} to ${max}`
+      : range.min !== undefined
+        ? ` of at least ${min}`
+        : range.max !== undefined
+          ? ` of at most ${max}`
+          : "";
+  throw new InputError(`--${flag} is "${text}"; expected ${kind}${limits}.`);
+}
+
+export function wholeFlag(args: Record<string, unknown>, flag: string, min: number): number | undefined {
+  return numberFlag(args, flag, { min, whole: true });
+}
+
+/** One of the choices, or undefined when the flag is not given. @throws InputError with the list */
+export function choiceFlag<const T extends string>(
+  args: Record<string, unknown>,
+  flag: string,
+  choices: readonly T[],
+): T | undefined {
+  const text = args[flag];
+  if (text === undefined) return undefined;
+  const choice = choices.find((c) => c === text);
+  if (choice !== undefined) return choice;
+  throw new InputError(`--${flag} is "${text}"; expected one of ${choices.join(", ")}.`);
+}
+
+/** Names of a comma-separated list, or undefined when the flag is not given. */
+export function listFlag(args: Record<string, unknown>, flag: string): string[] | undefined {
+  const text = args[flag];
+  if (typeof text !== "string") return undefined;
+  const names = text
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  if (names.length > 0) return names;
+  throw new InputError(`--${flag} is "${text}"; expected names with commas between them.`);
+}
+
+export const COMPUTE_TYPES = ["f32", "bf16"] as const;
+
+/** Flags of every command that computes. */
+export const deviceFlags = {
+  compute: {
+    type: "string",
+    default: "f32",
+    valueHint: COMPUTE_TYPES.join("|"),
+    description: "Type of the products",
+  },
+  threads: {
+    type: "string",
+    valueHint: "N",
+    description: "Threads (default: the cores this process may use)",
+  },
+} as const;
+
+export async function openCommandDevice(args: Record<string, unknown>): Promise<Device> {
+  const threads = wholeFlag(args, "threads", 1);
+  return openDevice(threads === undefined ? {} : { threads });
+}
+
+/** 1234567 -> "1.23 M"; bytes with unit "B". */
+export function formatSize(value: number, unit = ""): string {
+  const step = unit === "B" ? 1024 : 1000;
+  const prefixes = ["", "K", "M", "G", "T"];
+  let at = 0;
+  let shown = value;
+  while (shown >= step && at < prefixes.length - 1) {
+    shown /= step;
+    at++;
+  }
+  const digits = at === 0 ? 0 : shown < 10 ? 2 : shown < 100 ? 1 : 0;
+  const suffix = unit === "B" && at > 0 ? `${prefixes[at]}iB` : `${prefixes[at]}${unit}`;
+  return `${shown.toFixed(digits)} ${suffix}`.trimEnd();
+}

@@ -1,0 +1,94 @@
+/** One file out of a ZIP archive (a Python wheel is one): found in the central directory, unpacked piece by piece. */
+import { createReadStream, createWriteStream, renameSync, rmSync } from "node:fs";
+import { pipeline } from "node:stream/promises";
+import { createInflateRaw } from "node:zlib";
+import { InputError, messageOf } from "../errors.ts";
+import { readExactly, temporaryName, withFile } from "./files.ts";
+
+/** The end record, and the longest comment behind it. */
+const END_BYTES = 22;
+const MAX_COMMENT_BYTES = 65_535;
+const MAX_DIRECTORY_BYTES = 64 << 20;
+const STORED = 0;
+const DEFLATED = 8;
+
+interface ZipEntry {
+  readonly name: string;
+  readonly method: number;
+  /** Bytes of the packed data, absolute. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Unpacks the only entry whose name ends with `suffix` to `target`. @throws InputError when there is none, or it is damaged */
+export async function extractFromZip(path: string, suffix: string, target: string): Promise<void> {
+  const entry = withFile(path, (fd, bytes) => findEntry(path, fd, bytes, suffix));
+  const temporary = temporaryName(target);
+  try {
+    if (entry.method !== STORED && entry.method !== DEFLATED) {
+      throw new InputError(`${path}: ${entry.name} is packed by method ${entry.method}, expected 0 or 8.`);
+    }
+    const packed = createReadStream(path, { start: entry.start, end: entry.end - 1 });
+    const out = createWriteStream(temporary, { flags: "wx" });
+    await (entry.method === STORED ? pipeline(packed, out) : pipeline(packed, createInflateRaw(), out));
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    if (error instanceof InputError) throw error;
+    throw new InputError(
+      `${path}: ${entry.name} cannot be unpacked (${messageOf(error)}); download the archive again.`,
+    );
+  }
+}
+
+function findEntry(path: string, fd: number, bytes: number, suffix: string): ZipEntry {
+  const directory = readDirectory(path, fd, bytes);
+  const view = new DataView(directory.buffer);
+  const found: ZipEntry[] = [];
+  for (let at = 0; at + 46 <= directory.length && view.getUint32(at, true) === 0x02014b50; ) {
+    const nameBytes = view.getUint16(at + 28, true);
+    const name = new TextDecoder().decode(directory.subarray(at + 46, at + 46 + nameBytes));
+    if (name.endsWith(suffix)) {
+      const start = dataStart(path, fd, bytes, view.getUint32(at + 42, true));
+      const end = start + view.getUint32(at + 20, true);
+      if (end > bytes) throw damaged(path);
+      found.push({ name, method: view.getUint16(at + 10, true), start, end });
+    }
+    at += 46 + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+  }
+  const [entry] = found;
+  if (entry && found.length === 1) return entry;
+  throw new InputError(
+    `${path}: ${found.length} entries end with "${suffix}", expected one; is this the right archive?`,
+  );
+}
+
+function readDirectory(path: string, fd: number, bytes: number): Uint8Array<ArrayBuffer> {
+  const tail = new Uint8Array(Math.min(bytes, END_BYTES + MAX_COMMENT_BYTES));
+  readExactly(fd, tail, bytes - tail.length, path);
+  const view = new DataView(tail.buffer);
+  for (let at = tail.length - END_BYTES; at >= 0; at--) {
+    if (view.getUint32(at, true) !== 0x06054b50) continue;
+    const size = view.getUint32(at + 12, true);
+    const start = view.getUint32(at + 16, true);
+    if (size > MAX_DIRECTORY_BYTES || start + size > bytes) throw damaged(path);
+    const directory = new Uint8Array(size);
+    readExactly(fd, directory, start, path);
+    return directory;
+  }
+  throw new InputError(`${path}: no end record, expected a ZIP archive; download it again.`);
+}
+
+/** The local header repeats the name and may have an extra field of another length. */
+function dataStart(path: string, fd: number, bytes: number, header: number): number {
+  if (header + 30 > bytes) throw damaged(path);
+  const local = new Uint8Array(30);
+  readExactly(fd, local, header, path);
+  const view = new DataView(local.buffer);
+  if (view.getUint32(0, true) !== 0x04034b50) throw damaged(path);
+  return header + 30 + view.getUint16(26, true) + view.getUint16(28, true);
+}
+
+function damaged(path: string): InputError {
+  return new InputError(`${path}: an entry points outside the archive; it is damaged, download it again.`);
+}

@@ -1,0 +1,240 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { methodNames } from "../adapters/adapter.ts";
+import { readAdapter } from "../adapters/storage.ts";
+import { InputError } from "../errors.ts";
+import { openModelTensors, readTensorAsF32 } from "../formats/safetensors.ts";
+import { freeLlama, loadLlama } from "../model/model.ts";
+import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
+import { type FineTuneOptions, fineTune, mergedForEvaluation, validationLoss } from "./fine-tune.ts";
+import { mergeFolder } from "./load-adapter.ts";
+import { paperRecipe, type TrainRecipe } from "./recipe.ts";
+import { tinyRecords, writeTinyModel } from "./testing.ts";
+
+const root = mkdtempSync(join(tmpdir(), "sbora-fine-tune-"));
+const modelDir = join(root, "model");
+const dataFile = join(root, "data.json");
+const records = tinyRecords(12);
+let device: Device;
+let out = 0;
+
+beforeAll(async () => {
+  // compiling the library on first use takes seconds
+  writeTinyModel(modelDir);
+  writeFileSync(dataFile, JSON.stringify(records));
+  device = await openDevice({ library: "reference" });
+  // what a device allocates once and keeps, before anybody counts
+  (await fineTune(options({ recipe: { ...recipe, steps: 1 } }))).close();
+}, 120_000);
+afterAll(() => {
+  closeDevice(device);
+  rmSync(root, { recursive: true });
+});
+
+const recipe: TrainRecipe = {
+  ...paperRecipe,
+  rank: 4,
+  alpha: 8,
+  learningRate: 0.01,
+  warmup: 0,
+  batch: 2,
+  microBatch: 1,
+  steps: 3,
+  evalEvery: 2,
+  valSize: 2,
+  cutoff: 400,
+};
+
+function options(over: Partial<FineTuneOptions> = {}): FineTuneOptions {
+  const folder = join(root, `run${out++}`);
+  return {
+    device,
+    modelDir,
+    dataFile,
+    records,
+    recipe,
+    out: folder,
+    resume: false,
+    saveAs: "native",
+    ...over,
+  };
+}
+
+const fileIn = (dir: string, name: string): Buffer => readFileSync(join(dir, name));
+const metricsOf = (dir: string): Record<string, number>[] =>
+  fileIn(dir, "metrics.jsonl")
+    .toString()
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, number>);
+
+describe("fineTune", () => {
+  test.each(methodNames)(
+    "%s: what is saved, merged and loaded again is what was validated",
+    async (method) => {
+      const before = allocatedBytes(device);
+      const full = method === "full";
+      const own = options({
+        recipe: { ...recipe, method, ...(full ? { dropout: 0, learningRate: 1e-3 } : {}) },
+      });
+      const run = await fineTune(own);
+      expect(run.result).toMatchObject({ finished: true, steps: 3, bestStep: 2 });
+      const metrics = metricsOf(own.out);
+      expect(metrics.map((m) => m.step)).toEqual([1, 2, 3]);
+      expect(metrics[1]!.validationLoss).toBe(run.result.bestLoss!);
+
+      const unmerged = validationLoss(run)!;
+      expect(unmerged).toBeCloseTo(run.result.bestLoss!, 6);
+      mergedForEvaluation(run);
+      const merged = validationLoss(run)!;
+      expect(merged).toBeCloseTo(unmerged, 4);
+      run.close();
+
+      const loaded = loadLlama(device, full ? own.out : modelDir, run.load);
+      if (!full) mergeFolder(loaded, readAdapter(own.out));
+      expect(validationLoss({ ...run, model: loaded })).toBeCloseTo(merged, 6);
+      freeLlama(loaded);
+      expect(allocatedBytes(device)).toBe(before);
+
+      const files = full
+        ? ["model.safetensors", "config.json", "tokenizer.json"]
+        : ["adapter_model.safetensors"];
+      for (const name of [
+        ...files,
+        "sbora.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "checkpoint/state.safetensors",
+      ]) {
+        expect(existsSync(join(own.out, name))).toBe(true);
+      }
+      expect(existsSync(join(own.out, "last", files[0]!))).toBe(true);
+      expect(fileIn(own.out, files[0]!).equals(fileIn(join(own.out, "last"), files[0]!))).toBe(false);
+    },
+  );
+
+  test("stopped and resumed gives the bytes of an uninterrupted run", async () => {
+    const whole = options();
+    (await fineTune(whole)).close();
+    const parts = options();
+    let asked = 0;
+    const stopped = await fineTune({ ...parts, shouldStop: () => asked++ >= 2 });
+    expect(stopped.result).toMatchObject({ finished: false, steps: 2 });
+    stopped.close();
+    const resumed = await fineTune({ ...parts, resume: true });
+    expect(resumed.result).toMatchObject({ finished: true, steps: 3 });
+    resumed.close();
+    for (const name of [
+      "adapter_model.safetensors",
+      "last/adapter_model.safetensors",
+      "checkpoint/state.safetensors",
+    ]) {
+      expect(fileIn(parts.out, name).equals(fileIn(whole.out, name))).toBe(true);
+    }
+    const untimed = (dir: string) =>
+      metricsOf(dir).map(({ seconds: _, tokensPerSecond: __, ...rest }) => rest);
+    expect(untimed(parts.out)).toEqual(untimed(whole.out));
+  });
+
+  test("how passes are cut changes nothing but rounding", async () => {
+    const losses: number[][] = [];
+    for (const maxTokens of [400, 2000]) {
+      for (const lossMean of ["micro", "token"] as const) {
+        const own = options({ recipe: { ...recipe, steps: 2, lossMean }, maxTokens });
+        (await fineTune(own)).close();
+        losses.push(metricsOf(own.out).map((m) => m.loss!));
+      }
+    }
+    const [micro, token, microWhole, tokenWhole] = losses;
+    for (const step of [0, 1]) {
+      expect(micro![step]).toBeCloseTo(microWhole![step]!, 5);
+      expect(token![step]).toBeCloseTo(tokenWhole![step]!, 5);
+    }
+  });
+
+  test("token mean: accumulation 1 and 4 agree to 1e-6 (settled 11)", async () => {
+    const losses: number[][] = [];
+    for (const microBatch of [4, 1]) {
+      const own = options({ recipe: { ...recipe, steps: 2, batch: 4, microBatch, lossMean: "token" } });
+      (await fineTune(own)).close();
+      losses.push(metricsOf(own.out).map((m) => m.loss!));
+    }
+    for (const step of [0, 1]) expect(Math.abs(losses[0]![step]! - losses[1]![step]!)).toBeLessThan(1e-6);
+  });
+
+  test.each(["native", "peft"] as const)("goes on from an adapter saved as %s", async (saveAs) => {
+    for (const method of ["lora", "dora", "sbora-fa", "sbora-fb"] as const) {
+      const first = options({ recipe: { ...recipe, method, dropout: 0 }, saveAs });
+      const trained = await fineTune(first);
+      const loss = validationLoss(trained)!;
+      trained.close();
+      const untouched = { ...recipe, method, dropout: 0, steps: 1, evalEvery: 1, learningRate: 1e-30 };
+      const second = await fineTune({ ...options({ recipe: untouched }), initAdapter: first.out });
+      expect(second.result.bestLoss!).toBeCloseTo(loss, 6);
+      second.close();
+    }
+  });
+
+  test("method full saves every weight of the base", async () => {
+    const own = options({ recipe: { ...recipe, method: "full", dropout: 0, steps: 1 } });
+    (await fineTune(own)).close();
+    const [base, tuned] = [openModelTensors(modelDir), openModelTensors(own.out)];
+    expect([...tuned.keys()].sort()).toEqual([...base.keys()].sort());
+    const changed = [...base.keys()].filter(
+      (name) => readTensorAsF32(base.get(name)!).join() !== readTensorAsF32(tuned.get(name)!).join(),
+    );
+    expect(changed.sort()).toEqual([...base.keys()].sort());
+  });
+});
+
+describe("refused before anything is written", () => {
+  const refused = async (over: Partial<FineTuneOptions>): Promise<string> => {
+    const own = options(over);
+    try {
+      (await fineTune(own)).close();
+    } catch (error) {
+      expect(error).toBeInstanceOf(InputError);
+      expect(existsSync(own.out)).toBe(false);
+      return (error as InputError).message;
+    }
+    throw new Error("nothing was refused");
+  };
+
+  test("rank, targets, split, batch", async () => {
+    expect(await refused({ recipe: { ...recipe, rank: 33 } })).toContain("rank 33 is too large");
+    expect(await refused({ recipe: { ...recipe, targets: ["qkv"] } })).toContain("q_proj");
+    expect(await refused({ recipe: { ...recipe, valSize: 12 } })).toContain("only 12 records");
+    expect(await refused({ recipe: { ...recipe, microBatch: 3, batch: 4 } })).toContain("microBatch");
+    expect(await refused({ recipe: { ...recipe, prompt: "vicuna" } })).toContain("llm-adapters");
+    expect(await refused({ recipe: { ...recipe, lossOn: "response", cutoff: 20 } })).toContain("cutoff");
+  });
+
+  test("an output folder below a file", async () => {
+    expect(await refused({ out: join(dataFile, "run") })).toContain("cannot be written");
+  });
+
+  test("an adapter of another kind", async () => {
+    const first = options();
+    (await fineTune(first)).close();
+    const message = await refused({ initAdapter: first.out, recipe: { ...recipe, method: "lora", rank: 8 } });
+    expect(message).toContain("method is sbora-fa, this run asks for lora");
+    expect(message).toContain("rank is 4");
+  });
+
+  test("a folder that holds a run, without resume; a run resumed on other data or with another recipe", async () => {
+    const first = options();
+    (await fineTune(first)).close();
+    const again = (over: Partial<FineTuneOptions>) => fineTune({ ...first, ...over });
+    expect(again({})).rejects.toThrow("--resume");
+    expect(again({ resume: true, recipe: { ...recipe, learningRate: 0.5 } })).rejects.toThrow(
+      "another recipe",
+    );
+    const other = join(root, "other.json");
+    writeFileSync(other, JSON.stringify(tinyRecords(13)));
+    expect(again({ resume: true, dataFile: other, records: tinyRecords(13) })).rejects.toThrow(
+      "the data was data.json",
+    );
+  });
+});

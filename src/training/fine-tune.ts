@@ -1,0 +1,261 @@
+/**
+ * One fine-tuning run from folders to folders: prepare, load, attach, train, save. `scripts/train.ts` and every cell of
+ * an experiment run through here. What is saved is saved before anybody evaluates it.
+ */
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { loadAdapterValues, readAdapter, saveAdapter } from "../adapters/storage.ts";
+import { promptHash } from "../data/prompts/registry.ts";
+import { InputError, messageOf, Problems } from "../errors.ts";
+import { readJsonObject, writeTextFile } from "../formats/files.ts";
+import { fingerprintModel } from "../formats/fingerprint.ts";
+import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
+import {
+  attachTrainables,
+  freeTrainables,
+  mergeTrainables,
+  prepareTrainables,
+  type Trainables,
+} from "../model/trainables.ts";
+import { type Arena, createArena, freeArena } from "../native/arena.ts";
+import type { Device } from "../native/device.ts";
+import { fileHash, type Manifest, makeManifest } from "../reporting/manifest.ts";
+import { adapterOptionsOf, baseMismatch } from "./load-adapter.ts";
+import { heldOutLoss, restoreParameters, type StepMetrics, type TrainResult, train } from "./loop.ts";
+import { planMerge } from "./plan.ts";
+import { type PreparedRun, prepareRun, type RunInput } from "./prepare.ts";
+import { recipeHash } from "./recipe.ts";
+import { makeFolder, saveModel } from "./save-model.ts";
+
+export interface FineTuneOptions extends RunInput {
+  readonly device: Device;
+  /** Gets what settled 2 lists: the best adapter, last/, checkpoint/, metrics.jsonl, manifest.json. */
+  readonly out: string;
+  /** Goes on from the checkpoint in `out` where there is one; without it a checkpoint there is refused. */
+  readonly resume: boolean;
+  /** Layout of the adapter folders; `full` writes model folders either way. */
+  readonly saveAs: "native" | "peft";
+  /** Adapter folder to start from. */
+  readonly initAdapter?: string;
+  readonly onStep?: (metrics: StepMetrics, steps: number) => void;
+  /** Called when all is loaded and the first step is about to run. */
+  readonly onStart?: (run: PreparedRun) => void;
+  readonly shouldStop?: () => boolean;
+  readonly checkpointEvery?: number;
+}
+
+export interface FineTuned extends PreparedRun {
+  readonly model: Llama;
+  /** Holds the parameters with the best validation loss. */
+  readonly trained: Trainables;
+  readonly result: TrainResult;
+  readonly manifest: Manifest;
+  /** Frees adapters and model; the device stays open. */
+  close(): void;
+}
+
+export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
+  const { device, modelDir, recipe, out } = options;
+  checkOut(out, options.resume);
+  const run = prepareRun(options);
+  const fingerprint = fingerprintModel(modelDir);
+  const name = run.config.nameOrPath;
+  const data = { [basename(options.dataFile)]: fileHash(options.dataFile) };
+  const manifest = makeManifest(device, { name, fingerprint }, data);
+  if (options.resume) checkSameInputs(out, manifest);
+  const model = loadLlama(device, modelDir, run.load);
+  let trained: Trainables | null = null;
+  try {
+    trained = withArena(device, run.plan.scratch, (scratch) =>
+      attach(model, run, options, fingerprint, scratch),
+    );
+    const { plan, maxTokens, train: examples, validation } = run;
+    makeFolder(out);
+    writeManifest(options, run, manifest);
+    options.onStart?.(run);
+    const { resume, onStep, shouldStop, checkpointEvery } = options;
+    const result = await train(
+      model,
+      trained,
+      { train: examples, validation },
+      {
+        recipe,
+        out,
+        plan,
+        maxTokens,
+        resume,
+        ...(onStep ? { onStep } : {}),
+        ...(shouldStop ? { shouldStop } : {}),
+        ...(checkpointEvery === undefined ? {} : { checkpointEvery }),
+      },
+    );
+    const tuned = finished(model, trained, run, result, manifest);
+    save(tuned, options, join(out, "last"), fingerprint);
+    withArena(device, plan.scratch, (scratch) =>
+      restoreParameters(model, tuned.trained, result.best, scratch),
+    );
+    save(tuned, options, out, fingerprint);
+    return tuned;
+  } catch (error) {
+    if (trained) freeTrainables(model, trained);
+    freeLlama(model);
+    throw error;
+  }
+}
+
+function finished(
+  model: Llama,
+  trained: Trainables,
+  run: PreparedRun,
+  result: TrainResult,
+  manifest: Manifest,
+): FineTuned {
+  const close = (): void => {
+    freeTrainables(model, trained);
+    freeLlama(model);
+  };
+  return { ...run, model, trained, result, manifest, close };
+}
+
+/** Merges the adapters into the weights: `run.model` is a plain model afterwards, ready to be evaluated. */
+export function mergedForEvaluation(
+  run: Pick<FineTuned, "config" | "load" | "adapter" | "model" | "trained">,
+): Llama {
+  const bytes = planMerge(run.config, run.load, run.adapter);
+  withArena(run.model.device, bytes, (arena) => mergeTrainables(run.model, run.trained, arena));
+  return run.model;
+}
+
+/** Σ negative log-likelihood / Σ label tokens over the validation records, of the model as it is now; null without records. */
+export function validationLoss(
+  run: Pick<FineTuned, "model" | "plan" | "validation" | "maxTokens">,
+): number | null {
+  const { model, plan, validation, maxTokens } = run;
+  if (validation.length === 0) return null;
+  return withArena(model.device, plan.kept, (kept) =>
+    withArena(model.device, plan.scratch, (scratch) =>
+      heldOutLoss(model, validation, kept, scratch, maxTokens),
+    ),
+  );
+}
+
+function withArena<T>(device: Device, bytes: number, use: (arena: Arena) => T): T {
+  const arena = createArena(device, bytes);
+  try {
+    return use(arena);
+  } finally {
+    freeArena(arena);
+  }
+}
+
+function attach(
+  model: Llama,
+  run: PreparedRun,
+  options: FineTuneOptions,
+  fingerprint: string,
+  scratch: Arena,
+): Trainables {
+  if (options.initAdapter === undefined) return attachTrainables(model, run.adapter, scratch);
+  const folder = readAdapter(options.initAdapter);
+  const stored = adapterOptionsOf(folder);
+  const problems = new Problems();
+  const compare = (what: string, theirs: unknown, ours: unknown): void => {
+    if (`${theirs}` !== `${ours}`) problems.add(`${what} is ${theirs}, this run asks for ${ours}`);
+  };
+  compare("method", stored.method.name, run.adapter.method.name);
+  compare("rank", stored.rank, run.adapter.rank);
+  compare("scaling (alpha / rank)", stored.alpha / stored.rank, run.adapter.alpha / run.adapter.rank);
+  problems.throwIfAny(options.initAdapter, "Start from an adapter of the same kind.");
+  const mismatch = baseMismatch(folder, fingerprint);
+  if (mismatch) options.onNote?.(mismatch);
+  const trained = attachTrainables(model, run.adapter, scratch);
+  loadAdapterValues(folder, model.device, trained.adapters);
+  prepareTrainables(model, trained, scratch);
+  return trained;
+}
+
+function save(run: FineTuned, options: FineTuneOptions, dir: string, fingerprint: string): void {
+  const { model, trained, config, prompt } = run;
+  const { recipe } = options;
+  const metadata = {
+    method: recipe.method,
+    seed: recipe.seed,
+    base: fingerprint,
+    recipe,
+    templateHash: promptHash(prompt),
+  };
+  if (trained.whole) {
+    saveModel(dir, model, trained, { base: options.modelDir });
+    writeTextFile(join(dir, "sbora.json"), `${JSON.stringify({ schemaVersion: 1, ...metadata }, null, 2)}\n`);
+    return;
+  }
+  saveAdapter(dir, model.device, trained.adapters, {
+    layout: options.saveAs,
+    baseModel: config.nameOrPath,
+    targets: recipe.targets,
+    alpha: recipe.alpha,
+    dropout: recipe.dropout,
+    metadata,
+  });
+}
+
+/** Refuses a folder that cannot be written or holds another run, before anything is loaded. */
+function checkOut(out: string, resume: boolean): void {
+  let parent = out;
+  while (!existsSync(parent)) {
+    const above = join(parent, "..");
+    if (above === parent) break;
+    parent = above;
+  }
+  try {
+    if (!statSync(parent).isDirectory()) throw new Error(`${parent} is not a folder`);
+    accessSync(parent, constants.W_OK);
+  } catch (error) {
+    throw new InputError(
+      `${out}: the output folder cannot be written (${messageOf(error)}); choose another --out.`,
+    );
+  }
+  if (!resume && existsSync(join(out, "checkpoint", "state.safetensors"))) {
+    throw new InputError(
+      `${out}: this folder already holds a training run; add --resume to go on with it, or choose another --out.`,
+    );
+  }
+}
+
+/** A run is resumed on the data and the base it was started with. */
+function checkSameInputs(out: string, now: Manifest): void {
+  const path = join(out, "manifest.json");
+  if (!existsSync(path)) return;
+  const { manifest } = readJsonObject(path) as unknown as { manifest?: Partial<Manifest> };
+  const problems = new Problems();
+  if (manifest?.model?.fingerprint && manifest.model.fingerprint !== now.model.fingerprint) {
+    problems.add(
+      `the base was ${manifest.model.name} (${manifest.model.fingerprint.slice(0, 12)}), now it is another`,
+    );
+  }
+  if (manifest?.data && Object.values(manifest.data).join() !== Object.values(now.data).join()) {
+    problems.add(`the data was ${Object.keys(manifest.data).join(", ")}, now its contents are others`);
+  }
+  problems.throwIfAny(
+    path,
+    "Resume with the model and data that the run was started with, or choose another --out.",
+  );
+}
+
+function writeManifest(options: FineTuneOptions, run: PreparedRun, manifest: Manifest): void {
+  const { recipe } = options;
+  const content = {
+    schemaVersion: 1,
+    recipe,
+    recipeHash: recipeHash(recipe),
+    steps: run.steps,
+    trainRecords: run.train.length,
+    validationRecords: run.validation.length,
+    split: "drawn with sbora's own generator: other records than NumPy's seed-42 split of the published code",
+    trainableParameters: run.plan.parameters,
+    maxTokens: run.maxTokens,
+    initAdapter: options.initAdapter ?? null,
+    manifest,
+  };
+  writeTextFile(join(options.out, "manifest.json"), `${JSON.stringify(content, null, 2)}\n`);
+}
