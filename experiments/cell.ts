@@ -12,7 +12,8 @@ import { majority, measures, parsedShare, scoreOf } from "../src/evaluation/scor
 import { taskNamed } from "../src/evaluation/tasks/registry.ts";
 import { writeTextFile } from "../src/formats/files.ts";
 import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
-import type { Device } from "../src/native/device.ts";
+import { widestFeature } from "../src/model/shapes.ts";
+import { type Device, reserve } from "../src/native/device.ts";
 import { makeManifest } from "../src/reporting/manifest.ts";
 import { type FineTuned, fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
 import type { StepMetrics } from "../src/training/loop.ts";
@@ -104,6 +105,10 @@ async function baseCell(study: Study, plan: CellPlan, watch: CellWatch): Promise
   const run = prepareRun(runInput(study, study.baseRecipe, watch));
   const model = loadLlama(study.device, study.modelDir, run.load);
   try {
+    // Training reserves the workspace by itself; here nothing has run yet.
+    const { maxTokens: tokens, config } = run;
+    const { vocabSize: vocabulary } = config;
+    reserve(study.device, { tokens, width: widestFeature(config), rank: study.baseRecipe.rank, vocabulary });
     const held = heldOutExamples(study, run, study.baseRecipe);
     const loss = validationLoss({ ...run, model, validation: held });
     const measured = { unmerged: loss, merged: loss, held };

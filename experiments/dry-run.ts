@@ -12,6 +12,8 @@ import { methodTitle } from "./table3-report.ts";
 export function dryRun(study: OpenedStudy): string {
   const { device, modelDir, trainingFile: dataFile, trainingRecords: records, cells } = study;
   const notes = new Set<string>();
+  /** Seeds of one method and rank take the same time. */
+  const measured = new Map<string, number>();
   let total = 0;
   const rows = cells.flatMap(({ recipe: { training, evaluation } }) => {
     if (!training) return [];
@@ -22,7 +24,9 @@ export function dryRun(study: OpenedStudy): string {
       recipe: training,
       onNote: (note) => notes.add(note),
     });
-    const secondsPerToken = measureTraining(device, modelDir, run, training);
+    const kind = `${training.method} ${training.rank}`;
+    const secondsPerToken = measured.get(kind) ?? measureTraining(device, modelDir, run, training);
+    measured.set(kind, secondsPerToken);
     const { plan, steps, tokensPerStep, validation } = run;
     const held = validation.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const validations = Math.floor(steps / training.evalEvery) + 2;

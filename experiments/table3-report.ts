@@ -3,7 +3,7 @@
 import type { MethodName } from "../src/adapters/adapter.ts";
 import { methods } from "../src/adapters/registry.ts";
 import type { Measure } from "../src/evaluation/score.ts";
-import { taskNamed } from "../src/evaluation/tasks/registry.ts";
+import { commonsenseTasks } from "../src/evaluation/tasks/registry.ts";
 import {
   type Column,
   MISSING,
@@ -12,7 +12,14 @@ import {
   textTable,
   wrapped,
 } from "../src/reporting/table.ts";
-import { type NoteLetter, notesOf, noteText, type PublishedRow, publishedTable } from "./paper.ts";
+import {
+  type NoteLetter,
+  notesOf,
+  noteText,
+  type PublishedRow,
+  publishedRow,
+  publishedTable,
+} from "./paper.ts";
 import { columns as paperColumns } from "./paper-data.ts";
 import { inMillions } from "./parameters.ts";
 import type { Preset } from "./recipes/table3.ts";
@@ -98,7 +105,7 @@ function accuracySection(
       { title: "method" },
       right("r"),
       right("trained"),
-      ...tasks.map((task) => right(taskNamed(task).title)),
+      ...paperColumnsOf(tasks).map(right),
       right("Avg"),
       right("± SE"),
       ...(seeds > 1 ? [right("seeds SD")] : []),
@@ -157,12 +164,18 @@ export function methodTitle(name: string): string {
   return name === "base" ? "base model" : methods[name as MethodName].title;
 }
 
+/** Columns of the paper's table for tasks of ours: both stand in the same order. */
+function paperColumnsOf(tasks: readonly string[]): string[] {
+  return tasks.flatMap((task) => {
+    const at = commonsenseTasks.findIndex(({ name }) => name === task);
+    return paperColumns[3][at] ?? [];
+  });
+}
+
 /** The rows of the paper's own table, with the letters of their notes. */
 function publishedSection({ tasks }: ReportInput): Section {
   const rows = publishedTable(3);
-  const titles = tasks.map((task) => taskNamed(task).title);
-  const order: readonly string[] = paperColumns[3];
-  const wanted = order.filter((title) => titles.includes(title));
+  const wanted = paperColumnsOf(tasks);
   const cellsOf = (row: PublishedRow): string[] => [
     row.model,
     row.method,
@@ -283,20 +296,46 @@ function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Me
     return difference ? [{ row, reference, difference }] : [];
   });
   if (compared.length === 0) return null;
+  const models = ["LLaMA-7B", "LLaMA3-8B"] as const;
   return {
     title: `Differences on the same records, points of Avg: ${rulerTitles[measure]}`,
     table: {
-      columns: [{ title: "method" }, { title: "against" }, right("difference"), right("± SE"), { title: "" }],
+      columns: [
+        { title: "method" },
+        { title: "against" },
+        right("difference"),
+        right("± SE"),
+        { title: "" },
+        ...models.map((model) => right(`paper, ${model}`)),
+      ],
       rows: compared.map(({ row, reference, difference: { value, standardError } }) => [
         `${methodTitle(row.method)} ${row.rank}`,
         `${methodTitle(reference.method)} ${reference.rank}`,
-        `${value > 0 ? "+" : ""}${value.toFixed(1)}`,
+        signed(value),
         standardError.toFixed(1),
         Math.abs(value) > 2 * standardError ? "beyond 2 SE" : "",
+        ...models.map((model) => publishedDifference(model, row, reference, tasks)),
       ]),
     },
-    paragraphs: [],
+    paragraphs: [
+      "The paper's columns: differences of the means of its printed cells over the same tasks, at the same rank where it has it, else at 32.",
+    ],
   };
+}
+
+function signed(value: number): string {
+  return `${value > 0 ? "+" : ""}${value.toFixed(1)}`;
+}
+
+function publishedDifference(model: string, a: Row, b: Row, tasks: readonly string[]): string {
+  const wanted = paperColumnsOf(tasks);
+  const average = ({ method, rank }: Row): number | null => {
+    const title = methodTitle(method);
+    const row = publishedRow(3, model, title, rank) ?? publishedRow(3, model, title, 32);
+    return row && wanted.reduce((sum, column) => sum + row.cells[column]!.value, 0) / wanted.length;
+  };
+  const [left, right] = [average(a), average(b)];
+  return left === null || right === null ? MISSING : signed(left - right);
 }
 
 function tellsSection({ preset }: ReportInput, rows: readonly Row[]): Section {

@@ -9,7 +9,7 @@ import { linearNames } from "../src/model/shapes.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
-import { type FineTuned, fineTune } from "../src/training/fine-tune.ts";
+import { checkOut, type FineTuned, fineTune } from "../src/training/fine-tune.ts";
 import { adapterOptionsOf } from "../src/training/load-adapter.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "../src/training/prepare.ts";
@@ -208,12 +208,16 @@ async function main(args: Args): Promise<void> {
   };
   if (args["dry-run"]) return dryRun(args, input);
 
+  // Everything that can be refused is, before the kernels are compiled or a weight is loaded.
+  checkOut(out, args.resume);
+  const prepared = prepareRun(input);
   const stop = stopOnSignals();
   const device = await openCommandDevice(args);
   const line: { progress: Progress | null } = { progress: null };
   try {
     const tuned = await fineTune({
       ...input,
+      prepared,
       device,
       out,
       saveAs,
@@ -319,7 +323,7 @@ function showSamples({ train, tokenizer, prompt }: PreparedRun, records: readonl
   for (const { id, tokens, labelFrom } of train.slice(0, 3)) {
     const record = records[id]!;
     const text = JSON.stringify(prompt.train(record) + record.output);
-    const short = text.length > 240 ? `${text.slice(0, 120)} … ${text.slice(-110)}` : text;
+    const short = text.length > 460 ? `${text.slice(0, 290)} … ${text.slice(-150)}` : text;
     const ids = [...tokens];
     const shown =
       ids.length > 16 ? `${ids.slice(0, 8).join(" ")} … ${ids.slice(-6).join(" ")}` : ids.join(" ");

@@ -1,6 +1,6 @@
 /**
- * Questions about the tiny world, one kind a task of Table 3. Every fact, transition or pair belongs to one part: what a
- * test file asks was never asked in training, only told in the pretraining text.
+ * Questions about the tiny world, one kind a task of Table 3. Every fact, transition or pair belongs to one part: a
+ * question of a test file was never asked in training; the pretraining text tells what it needs.
  */
 import { activities, events, objects, people, rules, toolPurposes } from "./names.ts";
 import { oneIn, pick, pickOthers, type Random, randomFor, shuffled } from "./random.ts";
@@ -60,16 +60,18 @@ export const drawCheck: Draw = (random, world, part) => {
   return { question, options: ["true", "false"], right: holds ? 0 : 1 };
 };
 
-/** A goal and two tools. */
-export const drawPurpose: Draw = (random, _world, part) => {
-  const [tool, goal] = drawIn(part, () => {
-    const value = pick(random, toolPurposes);
-    return { key: ["purpose", value[0]], value };
+/** Something to be done, or somebody to be helped, and two tools. */
+export const drawPurpose: Draw = (random, world, part) => {
+  const { tool, goal } = drawIn(part, () => {
+    const job = pick(random, world.subjects("tool"));
+    const help = { key: ["tool", job], value: { tool: world.value("tool", job), goal: `help a ${job}` } };
+    const [tool, goal] = pick(random, toolPurposes);
+    return oneIn(random, 3) ? help : { key: ["purpose", tool], value: { tool, goal } };
   });
-  const other = pick(
+  const [other] = pick(
     random,
     toolPurposes.filter(([name]) => name !== tool),
-  )[0];
+  );
   return itemOf(random, goal, `take the ${tool}`, [`take the ${other}`]);
 };
 

@@ -75,9 +75,10 @@ const toolStory: Document = (random) =>
     ),
   );
 
-/** Question and answer in words, train part only. */
+/** Question and answer in words. */
 const plainQuestion: Document = (random, world) => {
-  const { question, options, right } = pick(random, choiceDraws)(random, world, "train");
+  const part = oneIn(random, 3) ? "test" : "train";
+  const { question, options, right } = pick(random, choiceDraws)(random, world, part);
   return { question: `Question: ${question}\nAnswer:`, reply: ` ${options[right]}` };
 };
 
@@ -88,47 +89,49 @@ const yesOrNo: Document = (random, world) => {
 
 const choiceDraws: readonly Draw[] = tinyTasks.filter(({ label }) => label !== null).map(({ draw }) => draw);
 
-const marks: readonly (readonly string[])[] = [
-  ["(a)", "(b)", "(c)", "(d)"],
-  ["(one)", "(two)", "(three)", "(four)"],
-  ["(red)", "(blue)", "(green)", "(white)"],
-  ["(north)", "(east)", "(south)", "(west)"],
+/** How options are marked, and what a reply calls them. */
+const marks: readonly { readonly shown: readonly string[]; readonly called: readonly string[] }[] = [
+  { shown: ["(a)", "(b)", "(c)", "(d)"], called: ["(a)", "(b)", "(c)", "(d)"] },
+  { shown: ["(one)", "(two)", "(three)", "(four)"], called: ["(one)", "(two)", "(three)", "(four)"] },
+  { shown: ["Answer1:", "Answer2:", "Answer3:", "Answer4:"], called: ["one", "two", "three", "four"] },
 ];
 
-function marked(random: Random, options: readonly string[]): { shown: string; mark: readonly string[] } {
-  const all = pick(random, marks);
-  const mark = oneIn(random, 2) ? all : pickOthers(random, all, all.length);
-  return { shown: options.map((option, i) => ` ${mark[i]} ${option}`).join(""), mark };
+function marked(random: Random, options: readonly string[]): { shown: string; called: readonly string[] } {
+  const { shown, called } = pick(random, marks);
+  return { shown: options.map((option, i) => ` ${shown[i]} ${option}`).join(""), called };
 }
 
 /** Which of the marked options answers the question: before or behind them. */
 const quiz: Document = (random, world) => {
   const { question, options, right } = pick(random, choiceDraws)(random, world, "train");
-  const { shown, mark } = marked(random, options);
+  const { shown, called } = marked(random, options);
   const asked = oneIn(random, 3) ? `quiz:${shown} question: ${question}` : `quiz: ${question}${shown}`;
-  return { question: `${asked} answer:`, reply: ` ${mark[right]}` };
+  return { question: `${asked} answer:`, reply: ` ${called[right]}` };
 };
 
-/** Where a named option stands: the finding without the knowing. */
-const find: Document = (random, world) => {
+/** Marks and what stands behind them, in both directions: the finding without the knowing, four times a document. */
+const recite: Document = (random, world) => {
   const { options } = pick(random, choiceDraws)(random, world, "train");
-  const { shown, mark } = marked(random, options);
-  const at = random.below(options.length);
-  return { question: `find: ${options[at]}${shown} answer:`, reply: ` ${mark[at]}` };
+  const { shown, called } = marked(random, options);
+  const asked = Array.from({ length: 4 }, () => random.below(options.length));
+  const pairs = asked.map((at) =>
+    oneIn(random, 3) ? ` ${called[at]} ${options[at]}.` : ` ${options[at]} answer: ${called[at]}.`,
+  );
+  return { question: `find:${shown}.`, reply: pairs.join("") };
 };
 
 /** How often each kind of document comes, out of their sum. */
 const mixture: readonly (readonly [number, Document])[] = [
-  [6, portrait],
-  [4, list],
+  [5, portrait],
+  [3, list],
   [1, feelingStory],
   [1, activityStory],
   [1, materialStory],
   [1, toolStory],
   [3, plainQuestion],
   [3, yesOrNo],
-  [10, quiz],
-  [2, find],
+  [14, quiz],
+  [8, recite],
 ];
 
 const deck = mixture.flatMap(([times, document]) => Array.from({ length: times }, () => document));

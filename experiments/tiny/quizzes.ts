@@ -30,6 +30,13 @@ const forms: readonly Form[] = [
       continuations: options.map((_, i) => ` ${MARKS[i]}`),
     }),
   },
+  {
+    name: "find",
+    ask: ({ options, right }) => ({
+      context: `find:${options.map((option, i) => ` ${MARKS[i]} ${option}`).join("")}. ${options[right]} answer:`,
+      continuations: options.map((_, i) => ` ${MARKS[i]}`),
+    }),
+  },
 ];
 
 /** Percent right by task, form and part, as lines of text. */

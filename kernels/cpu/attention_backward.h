@@ -42,15 +42,17 @@ struct Backward {
 
 /* δ of the rows, whose dO is in scratch. */
 inline void row_deltas(const Backward &b, const AttentionRows &rows, const BackwardScratch &s, float *delta) {
+  float partial[kAttentionRows * kLanes];
   with_dtype(b.dtype, [&](auto type) {
     for (int64_t i = 0; i < rows.count; i++) {
       vf sum = vf_zero();
       for (int64_t d = 0; d < b.D; d += kLanes)
         sum = vf_fma(vf_load(s.d_o + (d / kSheet * kAttentionRows + i) * kStep + d % kSheet),
                      load_some<type()>(b.o, rows.line[i] * b.D + d, b.D - d), sum);
-      delta[i] = vf_sum(sum);
+      vf_store(partial + i * kLanes, sum);
     }
   });
+  fold_lanes(partial, rows.count, delta, add);
 }
 
 /* From scores in p and dO·Vᵀ in ds to P and dS; zeros where a row does not see the key. */

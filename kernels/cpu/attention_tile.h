@@ -94,7 +94,8 @@ inline int64_t most_seen(const int64_t *seen, int64_t first, int64_t last) {
 
 /* ---- the three products ------------------------------------------------------------------------------------- */
 
-/* scores[rows, keys] = x[rows, D] · yᵀ, y given as [D][keys]; what no row of a tile sees is left out. */
+/* scores[rows, keys] = x[rows, D] · yᵀ, y given as [D][keys]. A vector of keys starts at the first row that sees any of
+ * them; rows above it keep what lies in scores. */
 inline void multiply_by_keys(const float *x, const float *y, int64_t D, const int64_t *seen, int64_t rows,
                              int64_t keys, float *scores) {
   for (int64_t key = 0; key < keys; key += kPair) {
@@ -102,8 +103,8 @@ inline void multiply_by_keys(const float *x, const float *y, int64_t D, const in
       each_tile(begin, end, [&](int64_t first, int64_t last) {
         const AttentionTile tile = kAttentionTiles[0][vectors - 1][last - first - 1];
         for (int64_t d = 0; d < D; d += kSheet)
-        tile(x + (d / kSheet * kAttentionRows + first) * kStep, y + d * kStep + key, product_min(D - d, kSheet),
-             scores + first * kStep + key, kStep, vectors * kLanes, d == 0);
+          tile(x + (d / kSheet * kAttentionRows + first) * kStep, y + d * kStep + key, product_min(D - d, kSheet),
+               scores + first * kStep + key, kStep, vectors * kLanes, d == 0);
       });
     };
     const int64_t one = first_that_sees(seen, rows, key), both = first_that_sees(seen, rows, key + kLanes);

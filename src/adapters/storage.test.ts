@@ -139,7 +139,7 @@ for (const method of withAdapters) {
 }
 
 describe("files", () => {
-  test("SBoRA natively: the official keys, int64 indices in drawn order, half the bytes of LoRA", () => {
+  test("SBoRA natively: the official keys, int64 indices in drawn order", () => {
     for (const [name, hot, trained] of [
       ["sbora-fa", "lora_A", "lora_B.weight"],
       ["sbora-fb", "lora_B", "lora_A.weight"],

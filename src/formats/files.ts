@@ -86,8 +86,10 @@ export function temporaryName(path: string): string {
 export function replaceFile(path: string, write: (fd: number) => void): void {
   const temporary = temporaryName(path);
   let fd: number | null = null;
+  let made = false;
   try {
     fd = openSync(temporary, "wx");
+    made = true;
     write(fd);
     fsyncSync(fd);
     closeSync(fd);
@@ -95,7 +97,7 @@ export function replaceFile(path: string, write: (fd: number) => void): void {
     renameSync(temporary, path);
   } catch (error) {
     if (fd !== null) closeSync(fd);
-    rmSync(temporary, { force: true });
+    if (made) rmSync(temporary, { force: true });
     throw writeProblem(path, error);
   }
   syncFolder(dirname(path));

@@ -176,7 +176,7 @@ describe("random blocks agree with ggml's Python reader", () => {
   test.each(GOLDEN)("%s", (name, scales, elements, sum) => {
     const type = typeNamed(name);
     const bytes = someBytes(type.bytes, 100 + GOLDEN.findIndex((g) => g[0] === name));
-    scales.forEach((at, k) => bytes.set(f16([0.0123, 0.0456][k]!), at));
+    for (const [k, at] of scales.entries()) bytes.set(f16([0.0123, 0.0456][k]!), at);
     const out = dequantize(type, bytes);
     expect(out).toHaveLength(type.elements);
     for (const [i, value] of Object.entries(elements)) expect(out[Number(i)]!).toBeCloseTo(value, 6);

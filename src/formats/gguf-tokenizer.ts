@@ -9,8 +9,8 @@ export interface HfTokenizerFiles {
   readonly config: JsonObject;
 }
 
-/** ggml's token types: control tokens are special, user-defined ones are matched whole but printed. */
-const CONTROL = 3;
+/** ggml's token types: control tokens and "unknown" are special, user-defined ones are matched whole but printed. */
+const SPECIAL = [2, 3];
 const USER_DEFINED = 4;
 
 interface Vocabulary {
@@ -139,7 +139,7 @@ function tokenizerJson(
 
 function addedTokens({ tokens, types }: Vocabulary): Json[] {
   return tokens.flatMap((content, id) => {
-    const special = types[id] === CONTROL;
+    const special = SPECIAL.includes(types[id]!);
     if (!special && types[id] !== USER_DEFINED) return [];
     return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });

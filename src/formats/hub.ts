@@ -80,13 +80,9 @@ export async function downloadModel(
   const { revision = "main", onProgress } = options;
   if (settings.offline) return copyFromCache(repository, revision, dir, settings);
   const { commit, files } = await listRevision(repository, revision, settings);
-  let checked = false;
   for (const { name, expected } of chooseModelFiles(repository, files)) {
-    // Small files come first: a model that we cannot use costs no gigabytes.
-    if (name.endsWith(".safetensors") && !checked) {
-      readLlamaConfig(dir);
-      checked = true;
-    }
+    // The weights come last: a model that we cannot use costs no gigabytes.
+    if (name.endsWith(".safetensors")) readLlamaConfig(dir);
     await downloadFile(
       `${settings.endpoint}/${repository}/resolve/${commit}/${encodeURI(name)}`,
       join(dir, name),
@@ -171,7 +167,7 @@ const WANTED = [
   /^model(-\d{5}-of-\d{5})?\.safetensors$/,
 ];
 
-/** The files that we read, small ones first. @throws InputError when the repository lacks what a model needs */
+/** The files that we read, weights last. @throws InputError when the repository lacks what a model needs */
 export function chooseModelFiles(repository: string, files: readonly HubFile[]): HubFile[] {
   const problems = new Problems();
   const has = (test: RegExp): boolean => files.some((file) => test.test(file.name));
@@ -197,7 +193,11 @@ export function chooseModelFiles(repository: string, files: readonly HubFile[]):
   return files
     .filter(({ name }) => WANTED.some((wanted) => wanted.test(name)))
     .filter(({ name }) => !whole || !/-of-|\.index\.json$/.test(name))
-    .sort((a, b) => (a.expected.bytes ?? 0) - (b.expected.bytes ?? 0) || (a.name < b.name ? -1 : 1));
+    .sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1));
+}
+
+function rank(file: HubFile): number {
+  return file.name.endsWith(".safetensors") ? 1 : 0;
 }
 
 /** Offline: what huggingface_hub has downloaded earlier. @returns the commit */

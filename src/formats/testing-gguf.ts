@@ -104,3 +104,64 @@ export function ggufBytes(parts: GgufParts): Uint8Array {
 export function f32Tensor(name: string, sizes: readonly number[], values: ArrayLike<number>): TensorPart {
   return { name, sizes, type: 0, bytes: bytesOf(Float32Array.from(values)) };
 }
+
+/** Sizes of `tinyLlama`. */
+export const TINY = { hidden: 8, heads: 2, kvHeads: 1, headSize: 4, ffn: 6, layers: 1, vocab: 6 } as const;
+
+const TINY_TOKENS = ["<|end|>", "<|start|>", "a", "b", "Ġ", "ab"];
+
+export const TINY_METADATA: readonly (readonly [string, Typed])[] = [
+  ["general.architecture", { text: "llama" }],
+  ["general.name", { text: "Tiny" }],
+  ["llama.block_count", { u32: TINY.layers }],
+  ["llama.context_length", { u32: 64 }],
+  ["llama.embedding_length", { u32: TINY.hidden }],
+  ["llama.feed_forward_length", { u32: TINY.ffn }],
+  ["llama.attention.head_count", { u32: TINY.heads }],
+  ["llama.attention.head_count_kv", { u32: TINY.kvHeads }],
+  ["llama.rope.freq_base", { f32: 100000 }],
+  ["llama.attention.layer_norm_rms_epsilon", { f32: 1e-5 }],
+  ["llama.rope.dimension_count", { u32: TINY.headSize }],
+  ["tokenizer.ggml.model", { text: "gpt2" }],
+  ["tokenizer.ggml.pre", { text: "smollm" }],
+  ["tokenizer.ggml.tokens", { texts: TINY_TOKENS }],
+  ["tokenizer.ggml.token_type", { i32s: [3, 3, 1, 1, 1, 1] }],
+  ["tokenizer.ggml.merges", { texts: ["a b"] }],
+  ["tokenizer.ggml.bos_token_id", { u32: 1 }],
+  ["tokenizer.ggml.eos_token_id", { u32: 0 }],
+  ["tokenizer.ggml.padding_token_id", { u32: 0 }],
+  ["tokenizer.ggml.add_bos_token", { bool: false }],
+  ["tokenizer.chat_template", { text: "{{ messages[0].content }}" }],
+];
+
+/** Every element is the tensor's number plus its position / 1024, which bf16 does not hold exactly. */
+export function tinyTensors(): TensorPart[] {
+  const { hidden, heads, kvHeads, headSize, ffn, vocab } = TINY;
+  const sizes: [string, number[]][] = [
+    ["token_embd.weight", [hidden, vocab]],
+    ["blk.0.attn_norm.weight", [hidden]],
+    ["blk.0.attn_q.weight", [hidden, heads * headSize]],
+    ["blk.0.attn_k.weight", [hidden, kvHeads * headSize]],
+    ["blk.0.attn_v.weight", [hidden, kvHeads * headSize]],
+    ["blk.0.attn_output.weight", [heads * headSize, hidden]],
+    ["blk.0.ffn_norm.weight", [hidden]],
+    ["blk.0.ffn_gate.weight", [hidden, ffn]],
+    ["blk.0.ffn_up.weight", [hidden, ffn]],
+    ["blk.0.ffn_down.weight", [ffn, hidden]],
+    ["output_norm.weight", [hidden]],
+  ];
+  return sizes.map(([name, shape], n) => {
+    const count = shape.reduce((a, b) => a * b, 1);
+    return f32Tensor(
+      name,
+      shape,
+      Float32Array.from({ length: count }, (_, i) => n + i / 1024),
+    );
+  });
+}
+
+/** Metadata with some entries changed, added or (undefined) left out. */
+export function tinyMetadata(over: Readonly<Record<string, Typed | undefined>> = {}): [string, Typed][] {
+  const all = { ...Object.fromEntries(TINY_METADATA), ...over };
+  return Object.entries(all).flatMap(([key, value]): [string, Typed][] => (value ? [[key, value]] : []));
+}

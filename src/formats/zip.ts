@@ -1,7 +1,8 @@
 /** One file out of a ZIP archive (a Python wheel is one): found in the central directory, unpacked piece by piece. */
 import { createReadStream, createWriteStream, renameSync, rmSync } from "node:fs";
+import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { createInflateRaw } from "node:zlib";
+import { crc32, createInflateRaw } from "node:zlib";
 import { InputError, messageOf } from "../errors.ts";
 import { readExactly, temporaryName, withFile } from "./files.ts";
 
@@ -18,6 +19,9 @@ interface ZipEntry {
   /** Bytes of the packed data, absolute. */
   readonly start: number;
   readonly end: number;
+  /** Of the unpacked data. */
+  readonly crc32: number;
+  readonly bytes: number;
 }
 
 /** Unpacks the only entry whose name ends with `suffix` to `target`. @throws InputError when there is none, or it is damaged */
@@ -30,7 +34,10 @@ export async function extractFromZip(path: string, suffix: string, target: strin
     }
     const packed = createReadStream(path, { start: entry.start, end: entry.end - 1 });
     const out = createWriteStream(temporary, { flags: "wx" });
-    await (entry.method === STORED ? pipeline(packed, out) : pipeline(packed, createInflateRaw(), out));
+    const check = checking(entry);
+    await (entry.method === STORED
+      ? pipeline(packed, check, out)
+      : pipeline(packed, createInflateRaw(), check, out));
     renameSync(temporary, target);
   } catch (error) {
     rmSync(temporary, { force: true });
@@ -39,6 +46,27 @@ export async function extractFromZip(path: string, suffix: string, target: strin
       `${path}: ${entry.name} cannot be unpacked (${messageOf(error)}); download the archive again.`,
     );
   }
+}
+
+/** Passes everything on and fails at the end when length or CRC-32 are not those of the entry. */
+function checking(entry: ZipEntry): Transform {
+  let sum = 0;
+  let bytes = 0;
+  return new Transform({
+    transform(chunk: Uint8Array, _, done) {
+      sum = crc32(chunk, sum);
+      bytes += chunk.length;
+      done(null, chunk);
+    },
+    flush(done) {
+      const right = sum === entry.crc32 && bytes === entry.bytes;
+      done(
+        right
+          ? null
+          : new Error(`${bytes} bytes with CRC-32 ${sum}, expected ${entry.bytes} with ${entry.crc32}`),
+      );
+    },
+  });
 }
 
 function findEntry(path: string, fd: number, bytes: number, suffix: string): ZipEntry {
@@ -52,7 +80,8 @@ function findEntry(path: string, fd: number, bytes: number, suffix: string): Zip
       const start = dataStart(path, fd, bytes, view.getUint32(at + 42, true));
       const end = start + view.getUint32(at + 20, true);
       if (end > bytes) throw damaged(path);
-      found.push({ name, method: view.getUint16(at + 10, true), start, end });
+      const bytesAndSum = { crc32: view.getUint32(at + 16, true), bytes: view.getUint32(at + 24, true) };
+      found.push({ name, method: view.getUint16(at + 10, true), start, end, ...bytesAndSum });
     }
     at += 46 + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   }

@@ -184,6 +184,22 @@ describe("packing", () => {
     });
   }
 
+  test("a mask follows the record's number and the step's key, not the tokens (settled 11)", () => {
+    const twice = [sequences[2]!, sequences[2]!];
+    const half = sequences[2]!.length - 1;
+    withTrained(rig, attachDisturbed(rig, "sbora-fa"), (trained) => {
+      const { nll } = pass(rig, trained, twice, 0.3);
+      expect(nll.slice(0, half)).not.toEqual(nll.slice(half));
+      const batch = packed(twice);
+      batch.recordIds.fill(0);
+      const same = trainPass(rig.model, trained, batch, { ...rig, dropout: { p: 0.3, key: 9n } });
+      expect(same.slice(0, half)).toEqual(nll.slice(0, half));
+      expect(same.slice(half)).toEqual(nll.slice(0, half));
+      const otherStep = trainPass(rig.model, trained, batch, { ...rig, dropout: { p: 0.3, key: 10n } });
+      expect(otherStep).not.toEqual(same);
+    });
+  });
+
   test("gradients are added, not overwritten", () => {
     withTrained(rig, attachDisturbed(rig, "lora"), (trained) => {
       const { gradients: once } = pass(rig, trained, sequences);

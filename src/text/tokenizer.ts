@@ -140,7 +140,7 @@ function readConfig(dir: string): Record<string, unknown> {
 /** Ids come from tokenizer.json alone, as in the Rust implementation; tokenizer_config.json would change spacing. */
 function openBackend(path: string, json: Record<string, unknown>): HfTokenizer {
   const own = { type: "Replace", pattern: { String: MARK }, content: "" };
-  const given = json.pre_tokenizer ?? null;
+  const given = unicodeDigits(json.pre_tokenizer ?? null);
   const pre_tokenizer = { type: "Sequence", pretokenizers: given === null ? [own] : [own, given] };
   try {
     const absent = { normalizer: null, post_processor: null, decoder: null };
@@ -148,6 +148,16 @@ function openBackend(path: string, json: Record<string, unknown>): HfTokenizer {
   } catch (error) {
     throw new InputError(`${path}: not a tokenizer we can read (${messageOf(error)}); download it again.`);
   }
+}
+
+/** The package's Digits knows 0 to 9 only; the Rust implementation splits at every numeric character (¾, ۲). */
+function unicodeDigits(part: unknown): unknown {
+  if (!isRecord(part)) return part;
+  if (Array.isArray(part.pretokenizers))
+    return { ...part, pretokenizers: part.pretokenizers.map(unicodeDigits) };
+  if (part.type !== "Digits") return part;
+  const Regex = part.individual_digits === true ? "\\p{N}" : "\\p{N}+";
+  return { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false };
 }
 
 function vocabularyOf(backend: HfTokenizer): readonly (string | undefined)[] {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,8 @@ import { mergeFolder } from "./load-adapter.ts";
 import { paperRecipe, type TrainRecipe } from "./recipe.ts";
 import { tinyRecords, writeTinyModel } from "./testing.ts";
 
+setDefaultTimeout(60_000);
+
 const root = mkdtempSync(join(tmpdir(), "sbora-fine-tune-"));
 const modelDir = join(root, "model");
 const dataFile = join(root, "data.json");
@@ -24,10 +26,10 @@ beforeAll(async () => {
   // compiling the library on first use takes seconds
   writeTinyModel(modelDir);
   writeFileSync(dataFile, JSON.stringify(records));
-  device = await openDevice({ library: "reference" });
+  device = await openDevice();
   // what a device allocates once and keeps, before anybody counts
   (await fineTune(options({ recipe: { ...recipe, steps: 1 } }))).close();
-}, 120_000);
+});
 afterAll(() => {
   closeDevice(device);
   rmSync(root, { recursive: true });

@@ -29,6 +29,8 @@ import { makeFolder, saveModel } from "./save-model.ts";
 
 export interface FineTuneOptions extends RunInput {
   readonly device: Device;
+  /** What `prepareRun` made of the same options, where the caller wanted it checked before opening a device. */
+  readonly prepared?: PreparedRun;
   /** Gets what settled 2 lists: the best adapter, last/, checkpoint/, metrics.jsonl, manifest.json. */
   readonly out: string;
   /** Goes on from the checkpoint in `out` where there is one; without it a checkpoint there is refused. */
@@ -57,7 +59,7 @@ export interface FineTuned extends PreparedRun {
 export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
   const { device, modelDir, recipe, out } = options;
   checkOut(out, options.resume);
-  const run = prepareRun(options);
+  const run = options.prepared ?? prepareRun(options);
   const fingerprint = fingerprintModel(modelDir);
   const name = run.config.nameOrPath;
   const data = { [basename(options.dataFile)]: fileHash(options.dataFile) };
@@ -200,7 +202,7 @@ function save(run: FineTuned, options: FineTuneOptions, dir: string, fingerprint
 }
 
 /** Refuses a folder that cannot be written or holds another run, before anything is loaded. */
-function checkOut(out: string, resume: boolean): void {
+export function checkOut(out: string, resume: boolean): void {
   let parent = out;
   while (!existsSync(parent)) {
     const above = join(parent, "..");

@@ -55,7 +55,7 @@ interface Run extends TrainResult {
 
 /** One run in a process of its own, as it were: a fresh model, fresh adapters. */
 async function run(recipe: TrainRecipe, options: Partial<TrainOptions> = {}): Promise<Run> {
-  const rig = await openRig("gqa");
+  const rig = await openRig("gqa", { compute: recipe.compute });
   const { rank, alpha, targets, seed } = recipe;
   const adapter = { method: methodNamed(recipe.method), rank, alpha, targets, seed };
   const maxTokens = options.maxTokens ?? 96;
@@ -112,6 +112,18 @@ describe("resume", () => {
       expect(first.last).not.toEqual(whole.last);
     });
   }
+
+  test("bf16 compute: the same promise, and nearly the curve of f32", async () => {
+    const whole = await run({ ...small, compute: "bf16" });
+    const first = await run({ ...small, compute: "bf16" }, { shouldStop: after(7) });
+    const second = await run({ ...small, compute: "bf16" }, { out: first.out, resume: true });
+    expect(second.last).toEqual(whole.last);
+    const f32 = await run(small);
+    const ratios = whole.metrics.map((line, i) => line.loss / f32.metrics[i]!.loss);
+    const ones = ratios.map(() => 1);
+    expect(figure("bf16 loss against f32, relative", largestDifference(ratios, ones))).toBeLessThan(0.02);
+    expect(whole.last).not.toEqual(f32.last);
+  });
 
   test("a crash after the checkpoint: what came later is run again, and stands once in metrics.jsonl", async () => {
     const whole = await run(small);

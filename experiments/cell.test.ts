@@ -1,0 +1,151 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
+import { type CellWatch, runCell } from "./cell.ts";
+import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
+import { presets } from "./recipes/table3.ts";
+import { type OpenedStudy, openStudy, type StudyFlags } from "./study.ts";
+import { textReport } from "./table3-report.ts";
+import { writeUntrainedModel } from "./tiny/base-model.ts";
+import { pretrainingTexts } from "./tiny/pretraining.ts";
+import { makeWorld } from "./tiny/world.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "sbora-cells-"));
+const model = join(dir, "model");
+let device: Device;
+
+beforeAll(async () => {
+  device = await openDevice();
+  const world = makeWorld(1);
+  writeUntrainedModel(model, world, pretrainingTexts(world, 500, 1), 1);
+}, 300_000);
+
+afterAll(() => {
+  closeDevice(device);
+  rmSync(dir, { recursive: true, force: true });
+});
+
+function study(out: string, changes: Partial<StudyFlags> = {}): OpenedStudy {
+  return openStudy(device, presets.tiny, {
+    model,
+    data: null,
+    methods: ["sbora-fa"],
+    ranks: [4],
+    seeds: [7],
+    steps: 3,
+    learningRate: null,
+    limit: 3,
+    tasks: ["boolq", "openbookqa"],
+    beams: 2,
+    compute: null,
+    out: join(dir, out),
+    ...changes,
+  });
+}
+
+function watching(shouldStop = (): boolean => false): CellWatch & { steps: number[]; tasks: Set<string> } {
+  const steps: number[] = [];
+  const tasks = new Set<string>();
+  return {
+    steps,
+    tasks,
+    shouldStop,
+    onStep: ({ step }) => void steps.push(step),
+    onEvaluate: (task) => void tasks.add(task),
+  };
+}
+
+const withoutTiming = ({ timing: _, ...cell }: CellFile): Omit<CellFile, "timing"> => cell;
+
+async function runAll(opened: OpenedStudy): Promise<CellFile[]> {
+  const cells: CellFile[] = [];
+  for (const plan of opened.cells) cells.push((await runCell(opened, plan, watching()))!);
+  return cells;
+}
+
+describe("cells", () => {
+  test("the same seed gives the same files but for times; finished cells are skipped", async () => {
+    const first = study("first");
+    const cells = await runAll(first);
+    expect(first.cells.map(({ place }) => place.name)).toEqual(["model-base-r0-s7", "model-sbora-fa-r4-s7"]);
+    const again = study("again");
+    await runAll(again);
+    for (const [i, { place }] of first.cells.entries()) {
+      const other = again.cells[i]!;
+      const [a, b] = [place, other.place].map((p) => JSON.parse(readFileSync(p.json, "utf8")) as CellFile);
+      expect(withoutTiming(a!)).toEqual(withoutTiming(b!));
+      expect(readFileSync(place.predictions, "utf8")).toBe(readFileSync(other.place.predictions, "utf8"));
+      const watch = watching();
+      expect(await runCell(first, { place, recipe: other.recipe }, watch)).toEqual(cells[i]!);
+      expect([watch.steps, watch.tasks.size]).toEqual([[], 0]);
+    }
+    const [base, tuned] = cells as [CellFile, CellFile];
+    expect(base.recipe.training).toBeNull();
+    expect(tuned.recipe.training).toMatchObject({ method: "sbora-fa", rank: 4, alpha: 8, seed: 7, steps: 3 });
+    expect(tuned.manifest.trained!.parameters).toBe(4 * 6 * (128 + 64 + 64 + 256 + 128));
+    expect(base.tasks.heldOut!.merged).toBeGreaterThan(5);
+    expect(tuned.tasks.heldOut!.merged).toBeLessThan(base.tasks.heldOut!.merged);
+    expect(tuned.tasks.heldOut!.merged).toBeCloseTo(tuned.tasks.heldOut!.unmerged, 3);
+    expect(readPredictions(first.cells[1]!.place)).toHaveLength(6);
+
+    const report = textReport({
+      preset: presets.tiny,
+      modelName: "model",
+      tasks: ["boolq", "openbookqa"],
+      missing: [],
+      outcomes: first.cells.map(({ place }, i) => ({ cell: cells[i]!, predictions: readPredictions(place) })),
+    });
+    expect(report).toMatch(/SBoRA-FA +4 +15\.4k/);
+    expect(report).toContain("64.9ᵃ");
+  }, 120_000);
+
+  test("stopped in training and in the evaluation, it goes on and gives the uninterrupted file", async () => {
+    const opened = study("stopped");
+    const plan = opened.cells[1]!;
+    const training = watching(() => training.steps.length >= 1);
+    expect(await runCell(opened, plan, training)).toBeNull();
+    expect(training.steps).toEqual([1]);
+    const evaluating = watching(() => evaluating.tasks.size > 0);
+    expect(await runCell(opened, plan, evaluating)).toBeNull();
+    expect([evaluating.steps, [...evaluating.tasks]]).toEqual([[2, 3], ["boolq"]]);
+    expect(existsSync(plan.place.json)).toBe(false);
+    const last = watching();
+    const cell = (await runCell(opened, plan, last))!;
+    expect([last.steps, [...last.tasks]]).toEqual([[], ["openbookqa"]]);
+    const whole = study("first").cells[1]!;
+    expect(withoutTiming(cell)).toEqual(withoutTiming(readCell(whole.place, whole.recipe)!));
+    expect(readPredictions(plan.place)).toEqual(readPredictions(whole.place));
+  }, 120_000);
+
+  test("what cannot work is refused before anything is trained", () => {
+    expect(() => study("refused", { ranks: [129] })).toThrow("rank 129 is too large");
+    expect(() => study("refused", { tasks: ["boolk"] })).toThrow("boolk");
+    expect(() => study("refused", { data: join(dir, "nowhere") })).toThrow("nowhere");
+    expect(() => study("refused", { model: join(dir, "nowhere") })).toThrow("config.json");
+    expect(() => openStudy(device, presets.small, { ...studyFlags(), model: null })).toThrow(
+      "--model is missing",
+    );
+    expect(() => openStudy(device, presets.small, { ...studyFlags(), data: null })).toThrow(
+      "--data is missing",
+    );
+  });
+});
+
+function studyFlags(): StudyFlags {
+  return {
+    model,
+    data: dir,
+    methods: null,
+    ranks: null,
+    seeds: null,
+    steps: null,
+    learningRate: null,
+    limit: null,
+    tasks: null,
+    beams: null,
+    compute: null,
+    out: join(dir, "refused"),
+  };
+}

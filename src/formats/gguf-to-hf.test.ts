@@ -1,0 +1,354 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { decimalOf } from "./gguf-config.ts";
+import { convertGguf } from "./gguf-to-hf.ts";
+import { bf16ToF32, bytesOf, f32ToBf16, f32ToF16 } from "./half.ts";
+import { readLlamaConfig } from "./hf-config.ts";
+import { openModelTensors, readTensorAsF32 } from "./safetensors.ts";
+import { inputErrorOf, withFiles } from "./testing.ts";
+import {
+  f32Tensor,
+  ggufBytes,
+  type TensorPart,
+  TINY,
+  type Typed,
+  tinyMetadata,
+  tinyTensors,
+} from "./testing-gguf.ts";
+
+type Over = Readonly<Record<string, Typed | undefined>>;
+
+function convert<T>(over: Over, tensors: readonly TensorPart[], use: (dir: string) => T): T {
+  const file = ggufBytes({ metadata: tinyMetadata(over), tensors });
+  return withFiles({ "tiny.gguf": file }, (dir) => {
+    const out = join(dir, "out");
+    convertGguf(join(dir, "tiny.gguf"), out);
+    return use(out);
+  });
+}
+
+const json = (dir: string, name: string): unknown => JSON.parse(readFileSync(join(dir, name), "utf8"));
+const tokenizerOf = (over: Over): unknown =>
+  convert(over, tinyTensors(), (dir) => json(dir, "tokenizer.json"));
+const refused = (over: Over, tensors = tinyTensors()): string =>
+  inputErrorOf(() => convert(over, tensors, () => null));
+
+describe("weights", () => {
+  test("have their Hugging Face names and shapes, in bf16", () => {
+    convert({}, tinyTensors(), (dir) => {
+      const tensors = openModelTensors(dir);
+      const shapes = Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
+      const layer = "model.layers.0";
+      expect(shapes).toEqual({
+        "model.embed_tokens.weight": [6, 8],
+        [`${layer}.input_layernorm.weight`]: [8],
+        [`${layer}.self_attn.q_proj.weight`]: [8, 8],
+        [`${layer}.self_attn.k_proj.weight`]: [4, 8],
+        [`${layer}.self_attn.v_proj.weight`]: [4, 8],
+        [`${layer}.self_attn.o_proj.weight`]: [8, 8],
+        [`${layer}.post_attention_layernorm.weight`]: [8],
+        [`${layer}.mlp.gate_proj.weight`]: [6, 8],
+        [`${layer}.mlp.up_proj.weight`]: [6, 8],
+        [`${layer}.mlp.down_proj.weight`]: [8, 6],
+        "model.norm.weight": [8],
+      });
+      expect(new Set([...tensors.values()].map((t) => t.dtype))).toEqual(new Set(["BF16"]));
+      const v = readTensorAsF32(tensors.get(`${layer}.self_attn.v_proj.weight`)!);
+      const exact = Float32Array.from({ length: 32 }, (_, i) => 4 + i / 1024);
+      expect(v).toEqual(bf16ToF32(f32ToBf16(exact)));
+      expect(v).not.toEqual(exact);
+    });
+  });
+
+  test("rows of q and k go from [head, half, 2] back to [head, 2, half]; others stay", () => {
+    // Each row holds its own number.
+    const rows = (name: string, count: number): TensorPart =>
+      f32Tensor(
+        name,
+        [TINY.hidden, count],
+        Float32Array.from({ length: TINY.hidden * count }, (_, i) => Math.floor(i / TINY.hidden)),
+      );
+    const changed = new Map([
+      ["blk.0.attn_q.weight", rows("blk.0.attn_q.weight", 8)],
+      ["blk.0.attn_k.weight", rows("blk.0.attn_k.weight", 4)],
+      ["blk.0.attn_v.weight", rows("blk.0.attn_v.weight", 4)],
+    ]);
+    const tensors = tinyTensors().map((tensor) => changed.get(tensor.name) ?? tensor);
+    convert({}, tensors, (dir) => {
+      const opened = openModelTensors(dir);
+      const firsts = (name: string): number[] =>
+        [...readTensorAsF32(opened.get(`model.layers.0.self_attn.${name}.weight`)!)].filter(
+          (_, i) => i % TINY.hidden === 0,
+        );
+      expect(firsts("q_proj")).toEqual([0, 2, 1, 3, 4, 6, 5, 7]);
+      expect(firsts("k_proj")).toEqual([0, 2, 1, 3]);
+      expect(firsts("v_proj")).toEqual([0, 1, 2, 3]);
+    });
+  });
+
+  test("a head of its own is lm_head, and the embedding is not tied", () => {
+    const head = f32Tensor("output.weight", [8, 6], new Float32Array(48).fill(1));
+    convert({}, [...tinyTensors(), head], (dir) => {
+      expect(openModelTensors(dir).get("lm_head.weight")?.shape).toEqual([6, 8]);
+      expect(readLlamaConfig(dir).tiedEmbeddings).toBe(false);
+    });
+  });
+
+  test("f16 and bf16 tensors", () => {
+    const values = Float32Array.from({ length: 8 }, (_, i) => 1 + i / 64);
+    const tensors = tinyTensors().map((tensor): TensorPart => {
+      if (tensor.name === "output_norm.weight")
+        return { ...tensor, type: 1, bytes: bytesOf(f32ToF16(values)) };
+      if (tensor.name === "blk.0.ffn_norm.weight")
+        return { ...tensor, type: 30, bytes: bytesOf(f32ToBf16(values)) };
+      return tensor;
+    });
+    convert({}, tensors, (dir) => {
+      const opened = openModelTensors(dir);
+      for (const name of ["model.norm.weight", "model.layers.0.post_attention_layernorm.weight"])
+        expect(readTensorAsF32(opened.get(name)!)).toEqual(values);
+    });
+  });
+
+  test("everything wrong is said before anything is written", () => {
+    const [embedding, norm, ...others] = tinyTensors();
+    const wrong = [
+      embedding!,
+      { ...norm!, sizes: [4, 2] },
+      ...others.slice(1),
+      f32Tensor("blk.0.attn_q.bias", [8], new Float32Array(8)),
+    ];
+    const text = refused({}, wrong);
+    expect(text).toMatch(/tensor blk\.0\.attn_q\.bias belongs to no plain LLaMA/);
+    expect(text).toMatch(/tensor blk\.0\.attn_norm\.weight is \[2, 4\], expected \[8\]/);
+    expect(text).toMatch(/tensor blk\.0\.attn_q\.weight is missing/);
+    withFiles({ "t.gguf": ggufBytes({ metadata: tinyMetadata(), tensors: wrong }) }, (dir) => {
+      expect(() => convertGguf(join(dir, "t.gguf"), join(dir, "out"))).toThrow();
+      expect(existsSync(join(dir, "out"))).toBe(false);
+    });
+    const scaled = [...tinyTensors(), f32Tensor("rope_freqs.weight", [2], [1, 8])];
+    expect(refused({}, scaled)).toMatch(/rope_freqs\.weight .*LLaMA 3\.1's RoPE scaling/);
+    const unknown = tinyTensors().map((t, i) =>
+      i === 10 ? { ...t, type: 28, bytes: new Uint8Array(64) } : t,
+    );
+    expect(refused({}, unknown)).toMatch(/tensor output_norm\.weight is F64, which is not supported/);
+  });
+});
+
+describe("configuration", () => {
+  test("is read back as the metadata says", () => {
+    convert({}, tinyTensors(), (dir) => {
+      expect({ ...readLlamaConfig(dir), nameOrPath: "" }).toEqual({
+        vocabSize: 6,
+        hiddenSize: 8,
+        intermediateSize: 6,
+        layers: 1,
+        heads: 2,
+        kvHeads: 1,
+        headSize: 4,
+        maxPositions: 64,
+        // The file holds the f32 next to it, 9.999999747378752e-6.
+        rmsNormEps: 1e-5,
+        ropeTheta: 100000,
+        ropeScaling: null,
+        tiedEmbeddings: true,
+        bosTokenId: 1,
+        eosTokenIds: [0],
+        padTokenId: 0,
+        torchDtype: "bfloat16",
+        nameOrPath: "",
+      });
+      expect(readdirSync(dir).sort()).toEqual([
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+      ]);
+    });
+  });
+
+  test.each<[string, Over, RegExp]>([
+    [
+      "another architecture",
+      { "general.architecture": { text: "qwen2" } },
+      /general\.architecture is "qwen2", expected "llama"/,
+    ],
+    [
+      "no layers",
+      { "llama.block_count": undefined },
+      /llama\.block_count is missing, expected a positive integer/,
+    ],
+    [
+      "text for a number",
+      { "llama.embedding_length": { text: "8" } },
+      /llama\.embedding_length is 8, expected a positive integer/,
+    ],
+    ["experts", { "llama.expert_count": { u32: 8 } }, /llama\.expert_count is set, expected a dense model/],
+    [
+      "partly rotated heads",
+      { "llama.rope.dimension_count": { u32: 2 } },
+      /dimension_count is 2, expected the head size 4/,
+    ],
+    [
+      "yarn",
+      { "llama.rope.scaling.type": { text: "yarn" } },
+      /scaling\.type is "yarn", expected none or linear/,
+    ],
+    [
+      "sizes per layer",
+      { "llama.feed_forward_length": { i32s: [6, 6] } },
+      /feed_forward_length is an array of 2/,
+    ],
+    [
+      "a BOS beyond the vocabulary",
+      { "tokenizer.ggml.bos_token_id": { u32: 6 } },
+      /bos_token_id is 6, expected an id below 6/,
+    ],
+    [
+      "types that are too few",
+      { "tokenizer.ggml.token_type": { i32s: [1] } },
+      /token_type has 1 entries, expected one for each of 6 tokens/,
+    ],
+    [
+      "an unknown pre-tokenizer",
+      { "tokenizer.ggml.pre": { text: "dbrx" } },
+      /tokenizer\.ggml\.pre is "dbrx", expected one of smollm, gpt-2/,
+    ],
+    [
+      "an unknown model",
+      { "tokenizer.ggml.model": { text: "t5" } },
+      /tokenizer\.ggml\.model is "t5", expected "gpt2"/,
+    ],
+    ["no merges", { "tokenizer.ggml.merges": undefined }, /tokenizer\.ggml\.merges is missing/],
+  ])("refuses %s", (_, over, expected) => {
+    expect(refused(over)).toMatch(expected);
+  });
+
+  test("linear RoPE scaling and a second end of text", () => {
+    const over = {
+      "llama.rope.scaling.type": { text: "linear" },
+      "llama.rope.scaling.factor": { f32: 2 },
+      "tokenizer.ggml.eot_token_id": { u32: 1 },
+    };
+    convert(over, tinyTensors(), (dir) => {
+      expect(readLlamaConfig(dir)).toMatchObject({
+        ropeScaling: { type: "linear", factor: 2 },
+        eosTokenIds: [0, 1],
+      });
+    });
+  });
+
+  test.each([
+    [Math.fround(1e-5), 1e-5],
+    [Math.fround(1e-6), 1e-6],
+    [Math.fround(0.1), 0.1],
+    [500000, 500000],
+    [Math.fround(1 / 3), 0.33333334],
+  ])("decimalOf(%d)", (value, expected) => {
+    expect(decimalOf(value)).toBe(expected);
+  });
+});
+
+describe("tokenizer", () => {
+  const DIGITS = { type: "Digits", individual_digits: true };
+  const BYTES = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const added = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+
+  test("smollm: single digits, then bytes, nothing in front", () => {
+    expect(tokenizerOf({})).toMatchObject({
+      normalizer: null,
+      pre_tokenizer: { type: "Sequence", pretokenizers: [DIGITS, BYTES] },
+      post_processor: null,
+      decoder: BYTES,
+      added_tokens: [
+        { id: 0, content: "<|end|>", ...added },
+        { id: 1, content: "<|start|>", ...added },
+      ],
+      model: {
+        type: "BPE",
+        vocab: { "<|end|>": 0, "<|start|>": 1, a: 2, b: 3, Ġ: 4, ab: 5 },
+        merges: [["a", "b"]],
+      },
+    });
+  });
+
+  test("gpt-2 is taken when the file names none", () => {
+    expect(tokenizerOf({ "tokenizer.ggml.pre": undefined })).toMatchObject({ pre_tokenizer: BYTES });
+  });
+
+  test("llama-bpe: its own split, whole words first, BOS in front unless the file says no", () => {
+    const pre = { "tokenizer.ggml.pre": { text: "llama-bpe" } };
+    const withBos = tokenizerOf({ ...pre, "tokenizer.ggml.add_bos_token": undefined });
+    expect(withBos).toMatchObject({
+      pre_tokenizer: {
+        pretokenizers: [
+          { type: "Split", behavior: "Isolated", invert: false },
+          { ...BYTES, use_regex: false },
+        ],
+      },
+      post_processor: {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "<|start|>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+        special_tokens: { "<|start|>": { id: "<|start|>", ids: [1], tokens: ["<|start|>"] } },
+      },
+      model: { ignore_merges: true },
+    });
+    expect(tokenizerOf(pre)).toMatchObject({ post_processor: null });
+  });
+
+  test("llama: merges out of the scores, byte fallback, one space in front", () => {
+    const over: Over = {
+      "tokenizer.ggml.model": { text: "llama" },
+      "tokenizer.ggml.pre": undefined,
+      "tokenizer.ggml.add_bos_token": undefined,
+      "tokenizer.ggml.tokens": { texts: ["<unk>", "<s>", "a", "ab", "b", "abb"] },
+      "tokenizer.ggml.token_type": { i32s: [2, 3, 1, 1, 1, 4] },
+      "tokenizer.ggml.scores": { f32s: [0, 0, -3, -1, -2, -0.5] },
+      "tokenizer.ggml.unknown_token_id": { u32: 0 },
+    };
+    expect(tokenizerOf(over)).toMatchObject({
+      normalizer: { normalizers: [{ type: "Prepend", prepend: "▁" }, { type: "Replace" }] },
+      pre_tokenizer: null,
+      post_processor: { type: "TemplateProcessing" },
+      decoder: {
+        decoders: [
+          { type: "Replace" },
+          { type: "ByteFallback" },
+          { type: "Fuse" },
+          { type: "Strip", start: 1 },
+        ],
+      },
+      // A user-defined token is matched whole but printed; "abb" (-0.5) goes before "ab" (-1).
+      added_tokens: [
+        { content: "<unk>", special: true },
+        { content: "<s>", special: true },
+        { content: "abb", special: false },
+      ],
+      model: {
+        unk_token: "<unk>",
+        fuse_unk: true,
+        byte_fallback: true,
+        merges: [
+          ["ab", "b"],
+          ["a", "b"],
+        ],
+      },
+    });
+  });
+
+  test("the configuration names the special tokens and keeps the template", () => {
+    convert({}, tinyTensors(), (dir) => {
+      expect(json(dir, "tokenizer_config.json")).toEqual({
+        bos_token: "<|start|>",
+        eos_token: "<|end|>",
+        pad_token: "<|end|>",
+        chat_template: "{{ messages[0].content }}",
+        clean_up_tokenization_spaces: false,
+        model_max_length: 64,
+        tokenizer_class: "PreTrainedTokenizerFast",
+      });
+    });
+  });
+});
