@@ -1,4 +1,4 @@
-/** One file out of a ZIP archive (a Python wheel is one): found in the central directory, unpacked piece by piece. */
+/** ZIP archives (a Python wheel and a torch file are such): the central directory, and one entry unpacked piece by piece. */
 import { createReadStream, createWriteStream, renameSync, rmSync } from "node:fs";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -10,10 +10,11 @@ import { readExactly, temporaryName, withFile } from "./files.ts";
 const END_BYTES = 22;
 const MAX_COMMENT_BYTES = 65_535;
 const MAX_DIRECTORY_BYTES = 64 << 20;
-const STORED = 0;
+/** Method numbers: as it is, and deflate. */
+export const STORED = 0;
 const DEFLATED = 8;
 
-interface ZipEntry {
+export interface ZipEntry {
   readonly name: string;
   readonly method: number;
   /** Bytes of the packed data, absolute. */
@@ -70,13 +71,32 @@ function checking(entry: ZipEntry): Transform {
 }
 
 function findEntry(path: string, fd: number, bytes: number, suffix: string): ZipEntry {
+  const found = entriesOf(path, fd, bytes, (name) => name.endsWith(suffix));
+  const [entry] = found;
+  if (entry && found.length === 1) return entry;
+  throw new InputError(
+    `${path}: ${found.length} entries end with "${suffix}", expected one; is this the right archive?`,
+  );
+}
+
+/** Every entry of the archive, in the order of its directory. @throws InputError when it is none, or damaged */
+export function listZip(path: string): ZipEntry[] {
+  return withFile(path, (fd, bytes) => entriesOf(path, fd, bytes, () => true));
+}
+
+function entriesOf(
+  path: string,
+  fd: number,
+  bytes: number,
+  wanted: (name: string) => boolean,
+): ZipEntry[] {
   const directory = readDirectory(path, fd, bytes);
   const view = new DataView(directory.buffer);
   const found: ZipEntry[] = [];
   for (let at = 0; at + 46 <= directory.length && view.getUint32(at, true) === 0x02014b50; ) {
     const nameBytes = view.getUint16(at + 28, true);
     const name = new TextDecoder().decode(directory.subarray(at + 46, at + 46 + nameBytes));
-    if (name.endsWith(suffix)) {
+    if (wanted(name)) {
       const start = dataStart(path, fd, bytes, view.getUint32(at + 42, true));
       const end = start + view.getUint32(at + 20, true);
       if (end > bytes) throw damaged(path);
@@ -85,11 +105,7 @@ function findEntry(path: string, fd: number, bytes: number, suffix: string): Zip
     }
     at += 46 + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   }
-  const [entry] = found;
-  if (entry && found.length === 1) return entry;
-  throw new InputError(
-    `${path}: ${found.length} entries end with "${suffix}", expected one; is this the right archive?`,
-  );
+  return found;
 }
 
 function readDirectory(path: string, fd: number, bytes: number): Uint8Array<ArrayBuffer> {

@@ -59,11 +59,6 @@ const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 export function prepareRun(input: RunInput): PreparedRun {
   const { modelDir, recipe } = input;
   checkRecipe(recipe);
-  if (recipe.batch % recipe.microBatch !== 0) {
-    throw new InputError(
-      `microBatch is ${recipe.microBatch}, which does not divide the batch of ${recipe.batch} records; choose a divisor.`,
-    );
-  }
   const config = readLlamaConfig(modelDir);
   const prompt = promptNamed(recipe.prompt);
   const { rank, alpha, targets, seed, compute, cutoff } = recipe;
@@ -109,8 +104,15 @@ export function positionsFor(config: LlamaConfig, cutoff = 0): number {
   return Math.max(cutoff + GENERATED_POSITIONS, Math.min(config.maxPositions, USUAL_POSITIONS));
 }
 
+/** @throws InputError for f16 weights under bf16 compute, which would drop three bits of them (settled 8) */
 function bytesPerWeight(modelDir: string, compute: "f32" | "bf16"): number {
   const matrix = openModelTensors(modelDir).get("model.embed_tokens.weight");
+  if (matrix?.dtype === "F16" && compute === "bf16") {
+    throw new InputError(
+      `${matrix.file}: the weights are F16 and --compute is bf16, which keeps three bits less of every weight; use ` +
+        "--compute f32, or a bf16 copy of the model.",
+    );
+  }
   const stored = matrix ? BYTES[matrix.dtype as keyof typeof BYTES] : undefined;
   return compute === "bf16" ? 2 : (stored ?? 4);
 }

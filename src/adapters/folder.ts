@@ -1,0 +1,219 @@
+/**
+ * Reading adapter folders: ours, PEFT's (LoRA, rsLoRA, DoRA, rank and alpha patterns), and those of the official SBoRA
+ * repositories (protocol §1.8): a safetensors file, or a torch archive of which nothing is executed. Values are checked
+ * once and read again when they are asked for, so that a folder costs no memory but its indices.
+ */
+import { existsSync, readdirSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { InputError, Problems } from "../errors.ts";
+import { readJsonObject } from "../formats/files.ts";
+import { PEFT_CONFIG_FILE, type PeftConfig, parsePeftKey, readPeftConfig } from "../formats/peft.ts";
+import {
+  readSafetensorsHeader,
+  readTensorAsF32,
+  readTensorBytes,
+  type TensorEntry,
+} from "../formats/safetensors.ts";
+import { readTorchArchive } from "../formats/torch-zip.ts";
+import { type MethodName, methodNames } from "./adapter.ts";
+import { indicesOfOneHot } from "./one-hot.ts";
+
+export const ADAPTER_FILE = "adapter_model.safetensors";
+/** What PEFT wrote before safetensors, and the official repositories write. */
+export const TORCH_FILE = "adapter_model.bin";
+export const METADATA_FILE = "sbora.json";
+export const SCHEMA_VERSION = 1;
+
+/** What sbora.json says beside PEFT's own file. */
+export interface AdapterMetadata {
+  readonly method: MethodName;
+  readonly seed: number;
+  /** Fingerprint of the base the adapter was trained on. */
+  readonly base: string;
+  readonly recipe: unknown;
+  readonly templateHash: string | null;
+}
+
+export interface AdapterFolder {
+  readonly dir: string;
+  /** The file with the tensors. */
+  readonly file: string;
+  readonly config: PeftConfig;
+  readonly method: MethodName;
+  readonly metadata: AdapterMetadata | null;
+  /** By module path, then by factor name as the method calls it. */
+  readonly modules: ReadonlyMap<string, StoredFactors>;
+}
+
+export type StoredFactors = Readonly<Record<string, StoredFactor>>;
+
+export interface StoredFactor {
+  readonly shape: readonly number[];
+  /** Read from the file at every access; indices are held. */
+  readonly values: Float32Array | Int32Array;
+}
+
+/** @throws InputError naming file, tensor, value and what was expected */
+export function readAdapter(path: string): AdapterFolder {
+  const dir = adapterFolderIn(path);
+  const config = readPeftConfig(dir);
+  const metadata = readMetadata(dir);
+  const { file, tensors } = openTensors(dir);
+  const problems = new Problems();
+  const stored = new Map<string, Record<string, StoredFactor>>();
+  const indexed = new Set<string>();
+  for (const entry of tensors.values()) {
+    const key = parsePeftKey(entry.name);
+    if (!key) {
+      problems.add(
+        `tensor ${entry.name} is no adapter tensor of a linear; expected …lora_A, lora_B or a magnitude`,
+      );
+      continue;
+    }
+    const factors = stored.get(key.module) ?? {};
+    stored.set(key.module, factors);
+    if (entry.dtype === "I64") {
+      factors.index = readIndices(entry, problems);
+      indexed.add(key.kind);
+    } else factors[factorNames[key.kind]] = storedFactor(entry, problems);
+  }
+  if (stored.size === 0) problems.add("no adapter tensors");
+  if (indexed.size > 1) problems.add("both lora_A and lora_B are index vectors, expected one of them");
+  problems.throwIfAny(file);
+  const said = metadata?.method ?? methodOf(config, file) ?? methodByIndex(indexed) ?? methodByFolder(dir);
+  const { method, modules } = recognise(said ?? "lora", said !== null, stored);
+  if (method === "dora") requireMagnitudes(file, modules);
+  return { dir, file, config, method, metadata, modules };
+}
+
+const factorNames = { lora_A: "A", lora_B: "B", magnitude: "m" } as const;
+
+/**
+ * The folder with adapter_config.json: the path itself, `adapter_model/` in it (the 4-bit repository's checkpoints), or
+ * the only such folder below either (PEFT puts adapters that are not called "default" there).
+ */
+function adapterFolderIn(path: string): string {
+  const holds = (dir: string): boolean => existsSync(join(dir, PEFT_CONFIG_FILE));
+  for (const dir of [path, join(path, "adapter_model")]) {
+    if (holds(dir)) return dir;
+    const below = foldersIn(dir).filter(holds);
+    if (below.length === 1) return below[0]!;
+    if (below.length > 1) {
+      const names = below.map((name) => basename(name)).join(", ");
+      throw new InputError(`${dir}: holds several adapters (${names}); give the folder of one of them.`);
+    }
+  }
+  return path;
+}
+
+function foldersIn(dir: string): string[] {
+  try {
+    const found = readdirSync(dir, { withFileTypes: true });
+    // our own runs keep last/ and checkpoint/ beside the adapter
+    return found.filter((entry) => entry.isDirectory()).map(({ name }) => join(dir, name));
+  } catch {
+    return [];
+  }
+}
+
+function openTensors(dir: string): { file: string; tensors: ReadonlyMap<string, TensorEntry> } {
+  const file = join(dir, ADAPTER_FILE);
+  const torch = join(dir, TORCH_FILE);
+  if (existsSync(file) || !existsSync(torch)) return { file, tensors: readSafetensorsHeader(file).tensors };
+  return { file: torch, tensors: readTorchArchive(torch) };
+}
+
+function readIndices(entry: TensorEntry, problems: Problems): StoredFactor {
+  if (entry.shape.length !== 1) {
+    problems.add(`tensor ${entry.name} has shape [${entry.shape.join(", ")}], expected indices [rank]`);
+    return { shape: entry.shape, values: new Int32Array(0) };
+  }
+  const wide = new BigInt64Array(readTensorBytes(entry).buffer);
+  const bad = wide.findIndex((index) => index < 0n || index >= 2n ** 31n);
+  if (bad >= 0)
+    problems.add(`tensor ${entry.name} holds ${wide[bad]} at element ${bad}, expected an index from 0`);
+  return { shape: entry.shape, values: Int32Array.from(wide, Number) };
+}
+
+function storedFactor(entry: TensorEntry, problems: Problems): StoredFactor {
+  const values = readTensorAsF32(entry);
+  const bad = values.findIndex((v) => !Number.isFinite(v));
+  if (bad >= 0)
+    problems.add(`tensor ${entry.name} holds ${values[bad]} at element ${bad}, expected finite values`);
+  return {
+    shape: entry.shape,
+    get values() {
+      return readTensorAsF32(entry);
+    },
+  };
+}
+
+/**
+ * SBoRA in PEFT's layout is a LoRA with a dense one-hot factor (settled 3): when every module has one, its indices take
+ * the factor's place. A folder that says itself what it is (`said`) is taken at its word.
+ */
+function recognise(
+  method: MethodName,
+  said: boolean,
+  modules: ReadonlyMap<string, StoredFactors>,
+): { method: MethodName; modules: ReadonlyMap<string, StoredFactors> } {
+  const candidates: MethodName[] = said ? [method] : ["sbora-fa", "sbora-fb"];
+  for (const candidate of candidates) {
+    const rows = candidate === "sbora-fa";
+    if (!rows && candidate !== "sbora-fb") continue;
+    const indexed = new Map<string, StoredFactors>();
+    for (const [module, factors] of modules) {
+      const { [rows ? "A" : "B"]: hot, ...others } = factors;
+      const index = hot && indicesOfOneHot(hot.values, hot.shape, rows);
+      if (index) indexed.set(module, { ...others, index: { shape: [index.length], values: index } });
+    }
+    if (indexed.size === modules.size) return { method: candidate, modules: indexed };
+  }
+  return { method, modules };
+}
+
+function readMetadata(dir: string): AdapterMetadata | null {
+  const path = join(dir, METADATA_FILE);
+  if (!existsSync(path)) return null;
+  const json = readJsonObject(path) as unknown as AdapterMetadata & { schemaVersion: unknown };
+  const problems = new Problems();
+  if (json.schemaVersion !== SCHEMA_VERSION)
+    problems.add(`schemaVersion is ${JSON.stringify(json.schemaVersion)}, expected ${SCHEMA_VERSION}`);
+  if (!methodNames.includes(json.method))
+    problems.add(`method is ${JSON.stringify(json.method)}, expected one of ${methodNames.join(", ")}`);
+  problems.throwIfAny(path);
+  return json;
+}
+
+/** What adapter_config.json says; null for a plain LORA, which may be SBoRA in PEFT's layout. */
+function methodOf(config: PeftConfig, path: string): MethodName | null {
+  if (config.peftType === "SBORA") {
+    const name = config.adapterName?.replace("_", "-");
+    if (name === "sbora-fa" || name === "sbora-fb") return name;
+    throw new InputError(`${path}: adapter_name is ${config.adapterName}, expected sbora_fa or sbora_fb`);
+  }
+  if (config.peftType === "LORAFA") return "lora-fa";
+  return config.useDora || config.peftType === "DORA" ? "dora" : null;
+}
+
+/** The official 4-bit repository writes a stock LORA config around SBoRA: an index vector tells it. */
+function methodByIndex(indexed: ReadonlySet<string>): MethodName | null {
+  if (indexed.has("lora_A")) return "sbora-fa";
+  return indexed.has("lora_B") ? "sbora-fb" : null;
+}
+
+/** … and tells LoRA-FA and DoRA by the folder's name alone (protocol §1.9). */
+function methodByFolder(dir: string): MethodName | null {
+  if (basename(dirname(dir)) !== "adapter_model") return null;
+  if (/^lora_FA(_uniform)?$/.test(basename(dir))) return "lora-fa";
+  return basename(dir) === "dora" ? "dora" : null;
+}
+
+function requireMagnitudes(file: string, modules: ReadonlyMap<string, StoredFactors>): void {
+  const without = [...modules].filter(([, factors]) => !factors.m).map(([module]) => module);
+  if (without.length === 0) return;
+  throw new InputError(
+    `${file}: this is DoRA, but ${without.length} modules (${without[0]}, …) have no magnitude vector. The official 4-bit ` +
+      `repository does not save it, so such a checkpoint cannot be restored; train again with another tool.`,
+  );
+}
