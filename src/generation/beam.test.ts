@@ -80,9 +80,7 @@ describe("beam search", () => {
     const table: Table = (prefix) =>
       prefix.length === 0 ? log(0.5, 0.3, 0.01, 0.19) : log(0.3, 0.3, 0.3, 0.1);
     const state = startBeams({ beams: 2, maxNewTokens: 3, eosIds: [3] });
-    const first = table([]).flatMap((logProbability, token) =>
-      [0, 1].map((beam) => ({ beam, token, logProbability })),
-    );
+    const first = table([]).map((logProbability, token) => ({ beam: 0, token, logProbability }));
     advanceBeams(state, first);
     expect(state.finished).toEqual([]);
     expect(state.running.map((b) => b.tokens)).toEqual([[0], [1]]);

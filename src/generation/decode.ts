@@ -101,7 +101,7 @@ export async function generate(
   return results;
 }
 
-/** Runs the prompt but for its last token, in chunks; every beam starts as a fork of it. */
+/** Runs the prompt but for its last token, in chunks. */
 function prefill(
   model: Llama,
   pool: KvPool,
@@ -117,9 +117,7 @@ function prefill(
     const chunk = tokens.slice(at, Math.min(at + MAX_ROWS, tokens.length - 1));
     withScratch(arena, () => inferRows(model, pool, [{ sequence, tokens: chunk, wanted: "none" }], arena));
   }
-  const state = startBeams(options);
-  const sequences = state.running.map((_, i) => (i === 0 ? sequence : forkSequence(pool, sequence)));
-  return { prompt, state, sequences, tokens: sequences.map(() => tokens[tokens.length - 1]!) };
+  return { prompt, state: startBeams(options), sequences: [sequence], tokens: [tokens[tokens.length - 1]!] };
 }
 
 function decodeStep(
