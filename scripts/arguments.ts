@@ -134,6 +134,14 @@ export function listFlag(args: Record<string, unknown>, flag: string): string[] 
   throw new InputError(`--${flag} is "${text}"; expected names with commas between them.`);
 }
 
+/** Every value of a flag that may be given several times (citty keeps the last one), in the order they stand. */
+export function repeatedFlag(flag: string, argv: readonly string[] = process.argv.slice(2)): string[] {
+  return argv.flatMap((token, i) => {
+    if (token === `--${flag}`) return argv[i + 1] === undefined ? [] : [argv[i + 1]!];
+    return token.startsWith(`--${flag}=`) ? [token.slice(flag.length + 3)] : [];
+  });
+}
+
 export const COMPUTE_TYPES = ["f32", "bf16"] as const;
 
 /** Flags of every command that computes. */

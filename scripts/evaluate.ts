@@ -13,12 +13,12 @@ import { tasks, tasksNamed } from "../src/evaluation/tasks/registry.ts";
 import { writeTextFile } from "../src/formats/files.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
+import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../src/model/model.ts";
 import { closeDevice, type Device } from "../src/native/device.ts";
 import { fileHash, makeManifest } from "../src/reporting/manifest.ts";
 import { startProgress } from "../src/reporting/progress.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
-import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/training/load-adapter.ts";
 import { positionsFor } from "../src/training/prepare.ts";
 import {
   COMPUTE_TYPES,

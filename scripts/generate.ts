@@ -6,12 +6,12 @@ import { InputError } from "../src/errors.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { generate } from "../src/generation/decode.ts";
+import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../src/model/model.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { loadChatTemplate } from "../src/text/chat-template.ts";
 import { createStreamDecoder } from "../src/text/stream-decoder.ts";
 import { loadTokenizer, type Tokenizer } from "../src/text/tokenizer.ts";
-import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/training/load-adapter.ts";
 import {
   COMPUTE_TYPES,
   choiceFlag,

@@ -1,16 +1,17 @@
 /** Fine-tunes a model on an instruction file: every method, every switch of the protocol. */
 import type { ParsedArgs } from "citty";
-import { methodNames } from "../src/adapters/adapter.ts";
+import { type MethodName, methodNames } from "../src/adapters/adapter.ts";
+import { type AvoidedIndices, hashIndices, indicesOf } from "../src/adapters/avoid.ts";
 import { methodNamed, methods } from "../src/adapters/registry.ts";
 import { readAdapter } from "../src/adapters/storage.ts";
 import { promptFormats } from "../src/data/prompts/registry.ts";
 import { type InstructionRecord, readInstructionRecords } from "../src/data/records.ts";
+import { adapterOptionsOf } from "../src/model/load-adapter.ts";
 import { linearNames } from "../src/model/shapes.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
 import { checkOut, type FineTuned, fineTune } from "../src/training/fine-tune.ts";
-import { adapterOptionsOf } from "../src/training/load-adapter.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "../src/training/prepare.ts";
 import { paperRecipe, type TrainRecipe } from "../src/training/recipe.ts";
@@ -23,6 +24,7 @@ import {
   listFlag,
   numberFlag,
   openCommandDevice,
+  repeatedFlag,
   required,
   runCommand,
   wholeFlag,
@@ -148,6 +150,11 @@ const ARGS = {
     valueHint: "DIR",
     description: "Start from this adapter (PEFT's layout too)",
   },
+  "avoid-indices-of": {
+    type: "string",
+    valueHint: "DIR",
+    description: "Draw no index of this SBoRA adapter, so that both merge apart; may be given several times",
+  },
   resume: { type: "boolean", default: false, description: "Go on from the checkpoint in --out" },
   "dry-run": { type: "boolean", default: false, description: "Print the plan; train and write nothing" },
 } as const;
@@ -189,13 +196,20 @@ function recipeFrom(args: Args, records: number): TrainRecipe {
   };
 }
 
+function avoidedIndices(method: MethodName): AvoidedIndices | null {
+  const folders = repeatedFlag("avoid-indices-of");
+  return folders.length > 0 ? indicesOf(folders.map(readAdapter), method) : null;
+}
+
 async function main(args: Args): Promise<void> {
   const modelDir = required(args, "model", "a Hugging Face model folder");
   const dataFile = required(args, "data", "a file of instruction records");
   const out = args["dry-run"] ? "" : required(args, "out", "a folder for the adapter");
   const saveAs = choiceFlag(args, "save-as", ["native", "peft"])!;
   const records = readInstructionRecords(dataFile);
-  const recipe = recipeFrom(args, records.length);
+  const chosen = recipeFrom(args, records.length);
+  const avoid = avoidedIndices(chosen.method);
+  const recipe = avoid ? { ...chosen, avoidIndices: hashIndices(avoid) } : chosen;
   const maxTokens = wholeFlag(args, "max-tokens", recipe.cutoff);
   const onNote = (text: string): void => console.error(`note: ${text}`);
   const input: RunInput = {
@@ -204,6 +218,7 @@ async function main(args: Args): Promise<void> {
     records,
     recipe,
     onNote,
+    ...(avoid ? { avoid } : {}),
     ...(maxTokens ? { maxTokens } : {}),
   };
   if (args["dry-run"]) return dryRun(args, input);

@@ -99,8 +99,11 @@ function adapterFolderIn(path: string): string {
     const below = foldersIn(dir).filter(holds);
     if (below.length === 1) return below[0]!;
     if (below.length > 1) {
-      const names = below.map((name) => basename(name)).join(", ");
-      throw new InputError(`${dir}: holds several adapters (${names}); give the folder of one of them.`);
+      const names = below.slice(0, 8).map((name) => basename(name));
+      throw new InputError(
+        `${dir}: there is no ${PEFT_CONFIG_FILE} in it, but ${below.length} adapters below (${names.join(", ")}${below.length > 8 ? ", …" : ""}); ` +
+          `give the folder of one of them.`,
+      );
     }
   }
   return path;

@@ -149,7 +149,10 @@ export function checkFactors(
   { site, method }: Pick<Adapter, "site" | "method">,
   problems: Problems,
 ): void {
-  for (const [name, { dtype, shape }] of Object.entries({ ...method.trainable(site), ...method.frozen(site) })) {
+  for (const [name, { dtype, shape }] of Object.entries({
+    ...method.trainable(site),
+    ...method.frozen(site),
+  })) {
     const found = stored[name];
     if (!found || !sameShape(found.shape, shape)) {
       const what = found ? `shape [${found.shape.join(", ")}]` : "no values";

@@ -11,8 +11,10 @@ import type { TensorToWrite } from "./safetensors-write.ts";
 /** Elements in f32 at one time; a whole embedding would take gigabytes. */
 const CHUNK_ELEMENTS = 1 << 22;
 
-interface Expected {
+/** One tensor of a LLaMA under both its names. */
+export interface NamedTensor {
   readonly gguf: string;
+  /** Hugging Face's. */
   readonly name: string;
   readonly shape: readonly number[];
   /** Heads whose rows are permuted, 0 for none. */
@@ -22,7 +24,7 @@ interface Expected {
 /** Every tensor to write, each read and converted when its turn comes. @throws InputError naming all mismatches */
 export function bf16TensorsOf(file: GgufFile, config: LlamaConfig): TensorToWrite[] {
   const problems = new Problems();
-  const expected = expectedTensors(config);
+  const expected = llamaTensors(config);
   const known = new Set(expected.map((tensor) => tensor.gguf));
   for (const name of file.tensors.keys()) {
     if (known.has(name)) continue;
@@ -46,18 +48,19 @@ export function bf16TensorsOf(file: GgufFile, config: LlamaConfig): TensorToWrit
   return tensors;
 }
 
-function expectedTensors(config: LlamaConfig): Expected[] {
+/** Every tensor of a LLaMA, in the order of the forward pass. */
+export function llamaTensors(config: LlamaConfig): NamedTensor[] {
   const { hiddenSize, intermediateSize, heads, kvHeads, headSize, vocabSize } = config;
-  const plain = (gguf: string, name: string, ...shape: number[]): Expected => ({
+  const plain = (gguf: string, name: string, ...shape: number[]): NamedTensor => ({
     gguf,
     name,
     shape,
     heads: 0,
   });
-  const layers = Array.from({ length: config.layers }, (_, i): Expected[] => {
+  const layers = Array.from({ length: config.layers }, (_, i): NamedTensor[] => {
     const from = `blk.${i}`;
     const to = `model.layers.${i}`;
-    const rotated = (gguf: string, name: string, count: number): Expected => ({
+    const rotated = (gguf: string, name: string, count: number): NamedTensor => ({
       ...plain(`${from}.${gguf}.weight`, `${to}.self_attn.${name}.weight`, count * headSize, hiddenSize),
       heads: count,
     });
@@ -111,7 +114,7 @@ function toBf16(file: GgufFile, { type, shape, start, end }: GgufTensor, heads: 
  * GGUF interleaves the two halves of each head of q and k ([head, half, 2] of rows), so that RoPE turns neighbours;
  * Hugging Face keeps the halves apart ([head, 2, half]).
  */
-function rowOfHf(row: number, headSize: number): number {
+export function rowOfHf(row: number, headSize: number): number {
   const inHead = row % headSize;
   return row - inHead + (inHead % 2) * (headSize / 2) + (inHead >> 1);
 }

@@ -23,7 +23,7 @@ interface Vocabulary {
 }
 
 /** What differs between byte-level tokenizers, by `tokenizer.ggml.pre`. */
-interface ByteLevelKind {
+export interface ByteLevelKind {
   readonly preTokenizers: readonly JsonObject[];
   /** Whole words that are tokens skip the merges. */
   readonly ignoreMerges: boolean;
@@ -43,7 +43,8 @@ const LLAMA3: ByteLevelKind = {
   ignoreMerges: true,
   addBos: true,
 };
-const BYTE_LEVEL: ReadonlyMap<string, ByteLevelKind> = new Map([
+/** The first name of a kind is the one that is written. */
+export const BYTE_LEVEL: ReadonlyMap<string, ByteLevelKind> = new Map([
   ["smollm", SMOLLM],
   ["gpt-2", GPT2],
   ["llama-bpe", LLAMA3],

@@ -45,3 +45,24 @@ export function f16At(bytes: Uint8Array, at: number): number {
 export function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
+
+export const floatDtypes = ["F32", "BF16", "F16"] as const;
+/** The types weights are stored in. */
+export type FloatDtype = (typeof floatDtypes)[number];
+
+export function isFloatDtype(dtype: string): dtype is FloatDtype {
+  return floatDtypes.some((known) => known === dtype);
+}
+
+/** Stored values as f32, exactly. `bytes` must start at a multiple of the element size of its buffer. */
+export function widen(dtype: FloatDtype, bytes: Uint8Array): Float32Array {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (dtype === "F32") return new Float32Array(buffer, byteOffset, byteLength / 4);
+  const bits = new Uint16Array(buffer, byteOffset, byteLength / 2);
+  return dtype === "BF16" ? bf16ToF32(bits) : f16ToF32(bits);
+}
+
+/** Values rounded once to the stored type (F32: the same memory). */
+export function narrow(dtype: FloatDtype, values: Float32Array): Uint8Array {
+  return bytesOf(dtype === "F32" ? values : dtype === "BF16" ? f32ToBf16(values) : f32ToF16(values));
+}

@@ -84,12 +84,7 @@ export function listZip(path: string): ZipEntry[] {
   return withFile(path, (fd, bytes) => entriesOf(path, fd, bytes, () => true));
 }
 
-function entriesOf(
-  path: string,
-  fd: number,
-  bytes: number,
-  wanted: (name: string) => boolean,
-): ZipEntry[] {
+function entriesOf(path: string, fd: number, bytes: number, wanted: (name: string) => boolean): ZipEntry[] {
   const directory = readDirectory(path, fd, bytes);
   const view = new DataView(directory.buffer);
   const found: ZipEntry[] = [];

@@ -6,13 +6,14 @@ import type { Adapter, AdapterSite, DrawOptions, FactorShape, Factors, Method } 
 import { MERGE_ROWS } from "../adapters/draw.ts";
 import { readWholeWeight, writeWholeWeight } from "../adapters/full.ts";
 import { checkRank } from "../adapters/registry.ts";
+import type { LlamaConfig } from "../formats/hf-config.ts";
 import type { Arena } from "../native/arena.ts";
 import { reserve } from "../native/device.ts";
 import { copy, createTensor, freeTensor, type Tensor, view, zero } from "../native/tensor.ts";
 import type { NormGradients } from "./block.ts";
 import type { Linear } from "./linear.ts";
 import type { Llama } from "./model.ts";
-import { linearNames, targetedLinears, widestFeature } from "./shapes.ts";
+import { type LinearName, linearNames, targetedLinears, widestFeature } from "./shapes.ts";
 
 export interface AdapterOptions {
   readonly method: Method;
@@ -21,6 +22,8 @@ export interface AdapterOptions {
   /** Linear names (`q_proj` …) or `all-linear`; ignored by `full`. */
   readonly targets: readonly string[];
   readonly seed: number;
+  /** Only these modules, each with its own rank and scaling (PEFT's patterns, adapters of some layers). */
+  readonly sites?: ReadonlyMap<string, Pick<AdapterSite, "rank" | "scaling">>;
   /** Per module path: indices SBoRA must not draw. */
   readonly avoid?: ReadonlyMap<string, ReadonlySet<number>>;
 }
@@ -59,17 +62,27 @@ interface Planned {
   readonly site: AdapterSite;
 }
 
-function plannedSites(model: Llama, options: AdapterOptions): Planned[] {
-  const { method, rank, alpha } = options;
+/** Every linear that gets an adapter, with the adapter's size. */
+export function adapterSites(config: LlamaConfig, options: AdapterOptions): AdapterSite[] {
+  const { method, rank, alpha, sites } = options;
   const full = method.name === "full";
-  const scaling = full ? 1 : alpha / rank;
-  return targetedLinears(model.config, full ? ["all-linear"] : options.targets).map((shape) => {
-    checkRank(method, rank, shape);
-    const [, layer, , name] = shape.name.split(".");
-    const linear =
-      model.layers[Number(layer)]!.linears[name as keyof (typeof model.layers)[number]["linears"]];
-    return { linear, site: { ...shape, rank, scaling } };
+  const usual = { rank, scaling: full ? 1 : alpha / rank };
+  return targetedLinears(config, full ? ["all-linear"] : options.targets).flatMap((shape) => {
+    const own = sites ? sites.get(shape.name) : usual;
+    if (!own) return [];
+    checkRank(method, own.rank, shape);
+    return [{ ...shape, ...own }];
   });
+}
+
+/** The linear at a module path below `model.`. */
+export function linearAt(model: Llama, path: string): Linear {
+  const [, layer, , name] = path.split(".");
+  return model.layers[Number(layer)]!.linears[name as LinearName];
+}
+
+function plannedSites(model: Llama, options: AdapterOptions): Planned[] {
+  return adapterSites(model.config, options).map((site) => ({ linear: linearAt(model, site.name), site }));
 }
 
 /** Slots of every trained tensor, in module order; `full` appends embedding, head and norms. */
@@ -108,8 +121,9 @@ export function attachTrainables(model: Llama, options: AdapterOptions, scratch:
   const { device, config } = model;
   const sites = plannedSites(model, options);
   // for what happens outside a pass: DoRA's norms (rank rows) and merging
-  const tokens = Math.max(options.rank, MERGE_ROWS);
-  reserve(device, { tokens, width: widestFeature(config), rank: options.rank, vocabulary: 0 });
+  const rank = Math.max(options.rank, ...sites.map(({ site }) => site.rank));
+  const tokens = Math.max(rank, MERGE_ROWS);
+  reserve(device, { tokens, width: widestFeature(config), rank, vocabulary: 0 });
   const slots = planSlots(model, options, sites);
   const total = slots.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const parameters = createTensor(device, "f32", [total]);

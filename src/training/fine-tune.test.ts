@@ -6,10 +6,10 @@ import { methodNames } from "../adapters/adapter.ts";
 import { readAdapter } from "../adapters/storage.ts";
 import { InputError } from "../errors.ts";
 import { openModelTensors, readTensorAsF32 } from "../formats/safetensors.ts";
+import { mergeFolder } from "../model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../model/model.ts";
 import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
 import { type FineTuneOptions, fineTune, mergedForEvaluation, validationLoss } from "./fine-tune.ts";
-import { mergeFolder } from "./load-adapter.ts";
 import { paperRecipe, type TrainRecipe } from "./recipe.ts";
 import { tinyRecords, writeTinyModel } from "./testing.ts";
 

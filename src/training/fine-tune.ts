@@ -9,7 +9,10 @@ import { promptHash } from "../data/prompts/registry.ts";
 import { InputError, messageOf, Problems } from "../errors.ts";
 import { readJsonObject, writeTextFile } from "../formats/files.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
+import { makeFolder } from "../formats/model-folder.ts";
+import { adapterOptionsOf, baseMismatch } from "../model/load-adapter.ts";
 import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
+import { planMerge } from "../model/planning.ts";
 import {
   attachTrainables,
   freeTrainables,
@@ -20,12 +23,10 @@ import {
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import type { Device } from "../native/device.ts";
 import { fileHash, type Manifest, makeManifest } from "../reporting/manifest.ts";
-import { adapterOptionsOf, baseMismatch } from "./load-adapter.ts";
 import { heldOutLoss, restoreParameters, type StepMetrics, type TrainResult, train } from "./loop.ts";
-import { planMerge } from "./plan.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "./prepare.ts";
 import { recipeHash } from "./recipe.ts";
-import { makeFolder, saveModel } from "./save-model.ts";
+import { saveModel } from "./save-model.ts";
 
 export interface FineTuneOptions extends RunInput {
   readonly device: Device;
@@ -167,6 +168,10 @@ function attach(
   compare("method", stored.method.name, run.adapter.method.name);
   compare("rank", stored.rank, run.adapter.rank);
   compare("scaling (alpha / rank)", stored.alpha / stored.rank, run.adapter.alpha / run.adapter.rank);
+  const others = [...(stored.sites?.values() ?? [])].filter(
+    ({ rank, scaling }) => rank !== stored.rank || scaling * rank !== stored.alpha,
+  );
+  if (others.length > 0) problems.add(`${others.length} modules have another rank or scaling than the rest`);
   problems.throwIfAny(options.initAdapter, "Start from an adapter of the same kind.");
   const mismatch = baseMismatch(folder, fingerprint);
   if (mismatch) options.onNote?.(mismatch);

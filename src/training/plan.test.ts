@@ -3,11 +3,12 @@ import { describe, expect, test } from "bun:test";
 import type { MethodName } from "../adapters/adapter.ts";
 import { methodNamed, methods } from "../adapters/registry.ts";
 import type { PackedBatch } from "../data/batches.ts";
+import { planMerge } from "../model/planning.ts";
 import { closeRig, openRig, packed } from "../model/testing.ts";
 import { trainPass } from "../model/train-pass.ts";
 import { attachTrainables, countTrainable, freeTrainables, mergeTrainables } from "../model/trainables.ts";
 import { createArena, freeArena, peakBytes } from "../native/arena.ts";
-import { planMerge, planTraining } from "./plan.ts";
+import { planTraining } from "./plan.ts";
 
 const TOKENS = 45;
 /** One sequence with a label on every token: what the plan assumes. */

@@ -1,11 +1,11 @@
 /** The memory plan of a run, from the code that will run: every allocation of a pass is made on a device that counts. */
 import type { PackedBatch } from "../data/batches.ts";
 import type { LlamaConfig } from "../formats/hf-config.ts";
-import { buildLlama, type Llama, type LoadOptions } from "../model/model.ts";
+import type { LoadOptions } from "../model/model.ts";
+import { planningModel, UNBOUNDED } from "../model/planning.ts";
 import { trainPass } from "../model/train-pass.ts";
-import { type AdapterOptions, attachTrainables, mergeTrainables } from "../model/trainables.ts";
+import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
 import { createArena, peakBytes } from "../native/arena.ts";
-import { openPlanningDevice } from "../native/planning-device.ts";
 import { sizeOf } from "../native/tensor.ts";
 
 export interface MemoryPlan {
@@ -19,9 +19,6 @@ export interface MemoryPlan {
   /** Scratch of one linear or block. */
   readonly scratch: number;
 }
-
-/** More than any plan needs; a planning device has no memory to run out of. */
-const UNBOUNDED = 2 ** 44;
 
 /** Peak arena sizes of a training pass over `tokens` packed tokens, all of them labelled. */
 export function planTraining(
@@ -50,27 +47,6 @@ export function planTraining(
     kept: peakBytes(kept),
     scratch: peakBytes(scratch),
   };
-}
-
-/** Bytes of the arena that attaching and merging adapters of this kind takes. */
-export function planMerge(config: LlamaConfig, load: LoadOptions, adapter: AdapterOptions): number {
-  const { model } = planningModel(config, load);
-  const arena = createArena(model.device, UNBOUNDED);
-  mergeTrainables(model, attachTrainables(model, adapter, arena), arena);
-  return peakBytes(arena);
-}
-
-/** A model without memory, and the number of its matrices' elements (tied ones once). */
-function planningModel(config: LlamaConfig, load: LoadOptions): { model: Llama; elements: number } {
-  let elements = 0;
-  const source = {
-    matrix: (name: string, out: number, width: number, compute: "f32" | "bf16") => {
-      elements += out * width;
-      return { handle: 1, out, in: width, dtype: "f32" as const, compute, name };
-    },
-    vector: (_name: string, size: number) => new Float32Array(size),
-  };
-  return { model: buildLlama(openPlanningDevice(), config, source, load), elements };
 }
 
 /** One sequence of `tokens` tokens, a label on each: the largest a pass of that many tokens can be. */

@@ -2,6 +2,7 @@
  * Everything about a run that can be known and refused before a weight is loaded: recipe against model, records as
  * token ids, split, number of steps, memory plan. `--dry-run` prints it, `fineTune` goes on from it.
  */
+import { type AvoidedIndices, hashIndices } from "../adapters/avoid.ts";
 import { methodNamed } from "../adapters/registry.ts";
 import type { TrainingExample } from "../data/batches.ts";
 import { type EncodedRecords, encodeRecords, truncationWarning } from "../data/examples.ts";
@@ -28,6 +29,8 @@ export interface RunInput {
   readonly recipe: TrainRecipe;
   /** Most tokens of one packed pass; at least the cutoff. Part of what decides a run's bytes. */
   readonly maxTokens?: number;
+  /** Indices that SBoRA must not draw; the recipe names their hash. */
+  readonly avoid?: AvoidedIndices;
   /** Remarks for the user, one paragraph each. */
   readonly onNote?: (text: string) => void;
 }
@@ -62,7 +65,11 @@ export function prepareRun(input: RunInput): PreparedRun {
   const config = readLlamaConfig(modelDir);
   const prompt = promptNamed(recipe.prompt);
   const { rank, alpha, targets, seed, compute, cutoff } = recipe;
-  const adapter: AdapterOptions = { method: methodNamed(recipe.method), rank, alpha, targets, seed };
+  const { avoid } = input;
+  if ((avoid && hashIndices(avoid)) !== recipe.avoidIndices)
+    throw new Error("the indices to avoid are not those that the recipe names");
+  const method = methodNamed(recipe.method);
+  const adapter: AdapterOptions = { method, rank, alpha, targets, seed, ...(avoid ? { avoid } : {}) };
   const load: LoadOptions = { compute, positions: positionsFor(config, cutoff) };
   const maxTokens = Math.max(cutoff, input.maxTokens ?? Math.min(PASS_TOKENS, recipe.batch * cutoff));
   const plan = planTraining(

@@ -37,6 +37,8 @@ export interface TrainRecipe {
   /** Name of the prompt format (src/data/prompts). */
   readonly prompt: string;
   readonly compute: Compute;
+  /** Hash of the indices that SBoRA must not draw (`hashIndices`); left out where there are none. */
+  readonly avoidIndices?: string;
 }
 
 /** Protocol §2.1: the commonsense recipe of the paper, the default of every run. */

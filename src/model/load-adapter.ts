@@ -1,32 +1,28 @@
-/** Adapter folders behind a model's linears: to start training from one, or to merge and use it. */
-
+/** Adapter folders behind a model's linears: to start training from one, to run it live, or to merge it. */
 import { methodNamed } from "../adapters/registry.ts";
 import { type AdapterFolder, loadAdapterValues } from "../adapters/storage.ts";
 import { Problems } from "../errors.ts";
 import { peftRank, peftScaling } from "../formats/peft.ts";
-import type { Llama } from "../model/model.ts";
-import { linearNames } from "../model/shapes.ts";
-import {
-  type AdapterOptions,
-  attachTrainables,
-  freeTrainables,
-  mergeTrainables,
-} from "../model/trainables.ts";
 import { createArena, freeArena } from "../native/arena.ts";
-import { planMerge } from "./plan.ts";
+import type { Llama } from "./model.ts";
+import { planMerge } from "./planning.ts";
+import { linearNames } from "./shapes.ts";
+import { type AdapterOptions, attachTrainables, freeTrainables, mergeTrainables } from "./trainables.ts";
 
 /**
  * What an adapter folder was trained with. Scaling is what counts: alpha is given so that alpha / rank is the folder's.
- * @throws InputError where modules differ in rank or scaling, or are no linears of a LLaMA block
+ * Where modules differ, or a foreign adapter may be in some layers only, `sites` says what each has.
+ * @throws InputError where modules are no linears of a LLaMA block
  */
 export function adapterOptionsOf(folder: AdapterFolder): AdapterOptions {
   const modules = [...folder.modules.keys()];
+  const sites = new Map(
+    modules.map((module) => {
+      const site = { rank: peftRank(folder.config, module), scaling: peftScaling(folder.config, module) };
+      return [module, site];
+    }),
+  );
   const problems = new Problems();
-  const ranks = new Set(modules.map((module) => peftRank(folder.config, module)));
-  const scalings = new Set(modules.map((module) => peftScaling(folder.config, module)));
-  if (ranks.size > 1) problems.add(`modules have ranks ${[...ranks].join(", ")}, expected one rank for all`);
-  if (scalings.size > 1)
-    problems.add(`modules have scalings ${[...scalings].join(", ")}, expected one for all`);
   const targets = new Set(modules.map((module) => module.split(".").at(-1)!));
   for (const target of targets) {
     if (!linearNames.some((name) => name === target)) {
@@ -34,14 +30,17 @@ export function adapterOptionsOf(folder: AdapterFolder): AdapterOptions {
     }
   }
   problems.throwIfAny(`${folder.dir}`, "Adapters like this cannot be used here.");
-  const [rank] = ranks;
-  const [scaling] = scalings;
+  const all = [...sites.values()];
+  const largest = all.reduce((a, b) => (b.rank > a.rank ? b : a));
+  const same = all.every(({ rank, scaling }) => rank === largest.rank && scaling === largest.scaling);
   return {
     method: methodNamed(folder.method),
-    rank: rank!,
-    alpha: scaling! * rank!,
+    rank: largest.rank,
+    alpha: largest.scaling * largest.rank,
     targets: linearNames.filter((name) => targets.has(name)),
     seed: folder.metadata?.seed ?? 0,
+    // our own adapters stand in every layer: a module that is missing there must be noticed
+    ...(same && folder.metadata ? {} : { sites }),
   };
 }
 
