@@ -1,0 +1,58 @@
+/** The command from start to SIGTERM on the tiny model. */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buildLibrary } from "../src/native/build.ts";
+import { writeTinyModel } from "../src/training/testing.ts";
+
+setDefaultTimeout(60_000);
+
+const root = mkdtempSync(join(tmpdir(), "sbora-serve-"));
+const model = join(root, "tiny");
+await buildLibrary("cpu");
+writeTinyModel(model);
+afterAll(() => rmSync(root, { recursive: true }));
+
+function serve(...flags: string[]): Bun.Subprocess<"ignore", "pipe", "pipe"> {
+  const script = join(import.meta.dir, "serve.ts");
+  const command = [process.execPath, "run", script, ...flags];
+  return Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+}
+
+test("serves until SIGTERM, logs JSON lines without text, and exits with 0", async () => {
+  const server = serve("--model", model, "--port", "0", "--context", "128");
+  let told = "";
+  for await (const piece of server.stderr) {
+    told += new TextDecoder().decode(piece);
+    if (told.includes("Ready")) break;
+  }
+  const url = /http:\/\/\S+/.exec(told)![0];
+  const body = JSON.stringify({ model: "tiny", prompt: "confidential", max_tokens: 3 });
+  const response = await fetch(new URL("/v1/completions", url), { method: "POST", body });
+  expect(response.status).toBe(200);
+  expect(await response.json()).toMatchObject({
+    model: "tiny",
+    usage: { completion_tokens: expect.any(Number) },
+  });
+  server.kill("SIGTERM");
+  expect(await server.exited).toBe(0);
+  const lines = (await new Response(server.stdout).text()).trim().split("\n");
+  const records = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  expect(records[0]).toMatchObject({ path: "/v1/completions", status: 200, model: "tiny" });
+  expect(lines.join()).not.toContain("confidential");
+});
+
+test("says what is wrong with flags and folders, and exits with 1", async () => {
+  for (const [flags, words] of [
+    [["--model", join(root, "none")], "config.json"],
+    [["--model", model, "--adapters", join(root, "none")], "no such folder"],
+    [["--model", model, "--context", "4096"], "1024 positions"],
+    [["--model", model, "--context", "64", "--kv-tokens", "32"], "--kv-tokens"],
+    [["--model", model, "--mode", "both"], "--mode"],
+  ] as const) {
+    const server = serve(...flags);
+    expect(await server.exited).toBe(1);
+    expect(await new Response(server.stderr).text()).toContain(words);
+  }
+});
