@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
 import { type CellWatch, runCell } from "./cell.ts";
 import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
+import { inMillions, trainedParameters } from "./parameters.ts";
 import { presets } from "./recipes/table3.ts";
 import { type OpenedStudy, openStudy, type StudyFlags } from "./study.ts";
 import { textReport } from "./table3-report.ts";
-import { writeUntrainedModel } from "./tiny/base-model.ts";
-import { pretrainingTexts } from "./tiny/pretraining.ts";
+import { tinyConfig, writeUntrainedModel } from "./tiny/base-model.ts";
 import { makeWorld } from "./tiny/world.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "sbora-cells-"));
@@ -18,8 +18,7 @@ let device: Device;
 
 beforeAll(async () => {
   device = await openDevice();
-  const world = makeWorld(1);
-  writeUntrainedModel(model, world, pretrainingTexts(world, 500, 1), 1);
+  writeUntrainedModel(model, makeWorld(1), 1);
 }, 300_000);
 
 afterAll(() => {
@@ -84,7 +83,8 @@ describe("cells", () => {
     const [base, tuned] = cells as [CellFile, CellFile];
     expect(base.recipe.training).toBeNull();
     expect(tuned.recipe.training).toMatchObject({ method: "sbora-fa", rank: 4, alpha: 8, seed: 7, steps: 3 });
-    expect(tuned.manifest.trained!.parameters).toBe(4 * 6 * (128 + 64 + 64 + 256 + 128));
+    const counted = trainedParameters(tinyConfig, "sbora-fa", 4, presets.tiny.training.targets);
+    expect(tuned.manifest.trained!.parameters).toBe(counted);
     expect(base.tasks.heldOut!.merged).toBeGreaterThan(5);
     expect(tuned.tasks.heldOut!.merged).toBeLessThan(base.tasks.heldOut!.merged);
     expect(tuned.tasks.heldOut!.merged).toBeCloseTo(tuned.tasks.heldOut!.unmerged, 3);
@@ -97,7 +97,7 @@ describe("cells", () => {
       missing: [],
       outcomes: first.cells.map(({ place }, i) => ({ cell: cells[i]!, predictions: readPredictions(place) })),
     });
-    expect(report).toMatch(/SBoRA-FA +4 +15\.4k/);
+    expect(report).toMatch(new RegExp(`SBoRA-FA +4 +${inMillions(counted)}`));
     expect(report).toContain("64.9ᵃ");
   }, 120_000);
 

@@ -37,6 +37,8 @@ import {
 export interface Study {
   readonly device: Device;
   readonly modelDir: string;
+  /** As file names and titles call it. */
+  readonly modelName: string;
   readonly trainingFile: string;
   readonly trainingRecords: readonly InstructionRecord[];
   /** Records of every test set that is there, cut to the limit. */
@@ -187,7 +189,7 @@ async function evaluateAndWrite(
   }
   const { command, threads, ...made } = makeManifest(
     study.device,
-    { name: run.config.nameOrPath, fingerprint: recipe.inputs.base },
+    { name: study.modelName, fingerprint: recipe.inputs.base },
     study.hashes,
   );
   const cell: CellFile = {

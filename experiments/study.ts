@@ -38,7 +38,6 @@ export interface StudyFlags {
 
 export interface OpenedStudy extends Study {
   readonly preset: Preset;
-  readonly modelName: string;
   /** The base model's row first, then the methods in the paper's order. */
   readonly cells: readonly CellPlan[];
   readonly missing: readonly string[];

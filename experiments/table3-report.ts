@@ -5,23 +5,16 @@ import { methods } from "../src/adapters/registry.ts";
 import type { Measure } from "../src/evaluation/score.ts";
 import { commonsenseTasks } from "../src/evaluation/tasks/registry.ts";
 import {
-  type Column,
   MISSING,
-  markdownTable,
+  markdownSections,
+  right,
+  type Section,
   type Table,
-  textTable,
-  wrapped,
+  textSections,
 } from "../src/reporting/table.ts";
-import {
-  type NoteLetter,
-  notesOf,
-  noteText,
-  type PublishedRow,
-  publishedRow,
-  publishedTable,
-} from "./paper.ts";
 import { columns as paperColumns } from "./paper-data.ts";
 import { inMillions } from "./parameters.ts";
+import { type PublishedMethod, publishedDifference, publishedSection } from "./published-table.ts";
 import type { Preset } from "./recipes/table3.ts";
 import {
   averageFigure,
@@ -44,28 +37,12 @@ export interface ReportInput {
   readonly outcomes: readonly Outcome[];
 }
 
-interface Section {
-  readonly title: string;
-  readonly table?: Table;
-  readonly paragraphs: readonly string[];
-}
-
 export function textReport(input: ReportInput): string {
-  return sections(input)
-    .map(({ title, table, paragraphs }) =>
-      [title, ...(table ? [textTable(table)] : []), ...paragraphs.map((text) => wrapped(text, 118, 2))].join(
-        "\n",
-      ),
-    )
-    .join("\n\n");
+  return textSections(sections(input));
 }
 
 export function markdownReport(input: ReportInput): string {
-  return `${sections(input)
-    .map(({ title, table, paragraphs }) =>
-      [`## ${title}`, ...(table ? [markdownTable(table)] : []), ...paragraphs].join("\n\n"),
-    )
-    .join("\n\n")}\n`;
+  return markdownSections(sections(input));
 }
 
 function sections(input: ReportInput): Section[] {
@@ -73,16 +50,24 @@ function sections(input: ReportInput): Section[] {
   const rulers = (["generation", "labels", "options", "perCharacter"] as const).filter((measure) =>
     rows.some((row) => averageFigure(row, input.tasks, measure) !== null),
   );
+  const finer = rulers.filter((measure) => measure !== "generation");
+  const paired = (["generation", "labels"] as const).filter((measure) => rulers.includes(measure));
   return [
-    ...rulers.map((measure) => accuracySection(input, rows, measure)),
-    publishedSection(input),
+    ...(rulers.includes("generation") ? [accuracySection(input, rows, "generation")] : []),
+    publishedSection(3, paperColumnsOf(input.tasks)),
+    ...finer.map((measure) => accuracySection(input, rows, measure)),
+    ...paired.map((measure) => pairedSection(input, rows, measure)).filter((section) => section !== null),
     lossSection(rows),
-    ...rulers
-      .slice(0, 2)
-      .map((measure) => pairedSection(input, rows, measure))
-      .filter((s) => s !== null),
     tellsSection(input, rows),
   ];
+}
+
+/** The paper's names of our tasks: both stand in the same order. */
+function paperColumnsOf(tasks: readonly string[]): string[] {
+  return tasks.flatMap((task) => {
+    const at = commonsenseTasks.findIndex(({ name }) => name === task);
+    return paperColumns[3][at] ?? [];
+  });
 }
 
 const rulerTitles: Readonly<Record<Measure, string>> = {
@@ -91,8 +76,6 @@ const rulerTitles: Readonly<Record<Measure, string>> = {
   options: "likelihood of the options' texts behind the plain question",
   perCharacter: "the same, per character of the option",
 };
-
-const right = (title: string): Column => ({ title, align: "right" });
 
 function accuracySection(
   { preset, modelName, tasks, missing }: ReportInput,
@@ -162,61 +145,6 @@ function inMillionsOrNothing(count: number | null): string {
 
 export function methodTitle(name: string): string {
   return name === "base" ? "base model" : methods[name as MethodName].title;
-}
-
-/** Columns of the paper's table for tasks of ours: both stand in the same order. */
-function paperColumnsOf(tasks: readonly string[]): string[] {
-  return tasks.flatMap((task) => {
-    const at = commonsenseTasks.findIndex(({ name }) => name === task);
-    return paperColumns[3][at] ?? [];
-  });
-}
-
-/** The rows of the paper's own table, with the letters of their notes. */
-function publishedSection({ tasks }: ReportInput): Section {
-  const rows = publishedTable(3);
-  const wanted = paperColumnsOf(tasks);
-  const cellsOf = (row: PublishedRow): string[] => [
-    row.model,
-    row.method,
-    withNotes(`${row.rank ?? ""}`, row.labelNotes),
-    row.trained?.text ?? "",
-    ...wanted.map((title) => withNotes(row.cells[title]!.value.toFixed(1), row.cells[title]!.notes)),
-    row.average ? withNotes(row.average.value.toFixed(1), row.average.notes) : MISSING,
-  ];
-  const letters = [...new Set(rows.flatMap(notesOf))].sort();
-  return {
-    title: "The paper's Table 3, as printed: complete test sets, one run a row, %",
-    table: {
-      columns: [
-        { title: "model" },
-        { title: "method" },
-        right("r"),
-        right("trained"),
-        ...wanted.map(right),
-        right("Avg"),
-      ],
-      rows: rows.flatMap((row, i) =>
-        i > 0 && rows[i - 1]!.model !== row.model ? ["line" as const, cellsOf(row)] : [cellsOf(row)],
-      ),
-    },
-    paragraphs: letters.map((letter) => `${superscripts[letter] ?? letter} ${noteText(letter)}`),
-  };
-}
-
-const superscripts: Readonly<Partial<Record<NoteLetter, string>>> = {
-  a: "ᵃ",
-  b: "ᵇ",
-  c: "ᶜ",
-  d: "ᵈ",
-  e: "ᵉ",
-  f: "ᶠ",
-  g: "ᵍ",
-  h: "ʰ",
-};
-
-function withNotes(text: string, letters: readonly NoteLetter[]): string {
-  return text + letters.map((letter) => superscripts[letter] ?? letter).join("");
 }
 
 function lossSection(rows: readonly Row[]): Section {
@@ -314,7 +242,11 @@ function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Me
         signed(value),
         standardError.toFixed(1),
         Math.abs(value) > 2 * standardError ? "beyond 2 SE" : "",
-        ...models.map((model) => publishedDifference(model, row, reference, tasks)),
+        ...models.map((model) => {
+          const [a, b] = [publishedMethod(row), publishedMethod(reference)];
+          const theirs = publishedDifference(3, model, paperColumnsOf(tasks), a, b);
+          return theirs === null ? MISSING : signed(theirs);
+        }),
       ]),
     },
     paragraphs: [
@@ -323,19 +255,12 @@ function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Me
   };
 }
 
-function signed(value: number): string {
-  return `${value > 0 ? "+" : ""}${value.toFixed(1)}`;
+function publishedMethod({ method, rank }: Row): PublishedMethod {
+  return { title: methodTitle(method), rank };
 }
 
-function publishedDifference(model: string, a: Row, b: Row, tasks: readonly string[]): string {
-  const wanted = paperColumnsOf(tasks);
-  const average = ({ method, rank }: Row): number | null => {
-    const title = methodTitle(method);
-    const row = publishedRow(3, model, title, rank) ?? publishedRow(3, model, title, 32);
-    return row && wanted.reduce((sum, column) => sum + row.cells[column]!.value, 0) / wanted.length;
-  };
-  const [left, right] = [average(a), average(b)];
-  return left === null || right === null ? MISSING : signed(left - right);
+function signed(value: number): string {
+  return `${value > 0 ? "+" : ""}${value.toFixed(1)}`;
 }
 
 function tellsSection({ preset }: ReportInput, rows: readonly Row[]): Section {

@@ -3,7 +3,7 @@
  * question of a test file was never asked in training; the pretraining text tells what it needs.
  */
 import { activities, events, objects, people, rules, toolPurposes } from "./names.ts";
-import { oneIn, pick, pickOthers, type Random, randomFor, shuffled } from "./random.ts";
+import { oneIn, pick, pickOthers, type Random, randomFor } from "./random.ts";
 import { fill, type RelationName, relationOf, type World } from "./world.ts";
 
 export type Part = "train" | "test";
@@ -16,7 +16,8 @@ export interface Item {
   readonly right: number;
 }
 
-export type Draw = (random: Random, world: World, part: Part) => Item;
+/** Draws an item of one part, or of any. */
+export type Draw = (random: Random, world: World, part: Part | "any") => Item;
 
 /** True for two keys out of five, independent of the world's seed. */
 function isTest(key: string): boolean {
@@ -31,19 +32,38 @@ export function partOf(...key: string[]): Part {
 }
 
 /** Draws until the key falls into the wanted part. */
-function drawIn<T>(part: Part, draw: () => { key: string[]; value: T }): T {
+function drawIn<T>(part: Part | "any", draw: () => { key: string[]; value: T }): T {
   for (;;) {
     const { key, value } = draw();
-    if (partOf(...key) === part) return value;
+    if (part === "any" || partOf(...key) === part) return value;
   }
 }
 
-function itemOf(random: Random, question: string, right: string, wrong: readonly string[]): Item {
-  const options = shuffled(random, [right, ...wrong]);
-  return { question, options, right: options.indexOf(right) };
+/**
+ * Every value has a place of its own among the options of a question: its number in the list, modulo their count. So a
+ * reader who knows the answer can learn its label value by value, as a model of this size must: finding a word among
+ * marked options takes larger ones.
+ */
+function itemOf(
+  random: Random,
+  question: string,
+  right: string,
+  all: readonly string[],
+  count: number,
+): Item {
+  const place = (value: string): number => all.indexOf(value) % count;
+  const options = Array.from({ length: count }, (_, at) =>
+    at === place(right)
+      ? right
+      : pick(
+          random,
+          all.filter((value) => place(value) === at),
+        ),
+  );
+  return { question, options, right: place(right) };
 }
 
-function drawFact(random: Random, world: World, part: Part, from: readonly RelationName[]) {
+function drawFact(random: Random, world: World, part: Part | "any", from: readonly RelationName[]) {
   return drawIn(part, () => {
     const relation = pick(random, from);
     const subject = pick(random, world.subjects(relation));
@@ -60,6 +80,8 @@ export const drawCheck: Draw = (random, world, part) => {
   return { question, options: ["true", "false"], right: holds ? 0 : 1 };
 };
 
+const tools = toolPurposes.map(([tool]) => `take the ${tool}`);
+
 /** Something to be done, or somebody to be helped, and two tools. */
 export const drawPurpose: Draw = (random, world, part) => {
   const { tool, goal } = drawIn(part, () => {
@@ -68,11 +90,7 @@ export const drawPurpose: Draw = (random, world, part) => {
     const [tool, goal] = pick(random, toolPurposes);
     return oneIn(random, 3) ? help : { key: ["purpose", tool], value: { tool, goal } };
   });
-  const [other] = pick(
-    random,
-    toolPurposes.filter(([name]) => name !== tool),
-  );
-  return itemOf(random, goal, `take the ${tool}`, [`take the ${other}`]);
+  return itemOf(random, `${pick(random, people)} wants to ${goal}`, `take the ${tool}`, tools, 2);
 };
 
 const feelings = [...new Set(events.map(([, feeling]) => feeling))];
@@ -84,13 +102,11 @@ export const drawFeeling: Draw = (random, _world, part) => {
     return { key: ["event", value[0]], value };
   });
   const person = pick(random, people);
-  return itemOf(
-    random,
-    `${person} ${event}. how does ${person} feel?`,
-    feeling,
-    pickOthers(random, feelings, 2, feeling),
-  );
+  return itemOf(random, `${person} ${event}. how does ${person} feel?`, feeling, feelings, 3);
 };
+
+/** Rotated from activity to activity, or a step's place would be its number. */
+const allSteps = activities.flatMap(([, ...steps], i) => steps.map((_, j) => steps[(j + i) % steps.length]!));
 
 /** A step of an activity, and four steps of which one comes next. */
 export const drawStep: Draw = (random, _world, part) => {
@@ -101,9 +117,7 @@ export const drawStep: Draw = (random, _world, part) => {
   });
   const [name, ...steps] = activity;
   const next = steps[at]!;
-  const others = activities.filter((other) => other !== activity).flatMap((other) => other.slice(1));
-  const wrong = [...pickOthers(random, steps, 1, next, steps[at - 1]!), ...pickOthers(random, others, 2)];
-  return itemOf(random, `${name}: ${pick(random, people)} ${steps[at - 1]} and then`, next, wrong);
+  return itemOf(random, `${name}: ${pick(random, people)} ${steps[at - 1]} and then`, next, allSteps, 4);
 };
 
 /** Two things of different materials in one situation; the blank is the one that does what is said. */
@@ -139,7 +153,7 @@ function drawOneHop(from: readonly RelationName[]): Draw {
   return (random, world, part) => {
     const { relation, subject, value } = drawFact(random, world, part, from);
     const question = `${fill(pick(random, relationOf(relation).questions), subject)}?`;
-    return itemOf(random, question, value, pickOthers(random, world.values(relation), 3, value));
+    return itemOf(random, question, value, world.values(relation), 4);
   };
 }
 
@@ -176,5 +190,5 @@ export const drawTwoHops: Draw = (random, world, part) => {
   const [first, name, second] = chain;
   const value = world.value(second, world.value(first, person));
   const question = chainQuestions[second]!.replace("{x}", name.replace("{s}", person));
-  return itemOf(random, question, value, pickOthers(random, world.values(second), 3, value));
+  return itemOf(random, question, value, world.values(second), 4);
 };

@@ -1,12 +1,13 @@
 /**
- * The text the tiny base model is trained on. It tells every fact of the world, and it asks about the train part in
- * forms that no task file has: plain questions, yes-or-no questions, and quizzes with other marks at the options. So the
- * base knows the world and what a choice is, and fine-tuning has the prompts and the wording of the answers to teach.
+ * The text the tiny base model is trained on. It tells every fact of the world and asks about all of it in forms that no
+ * task file has: plain questions, yes-or-no questions, questions with values beside the right one. So the base knows the
+ * world, and fine-tuning has the prompts and the labels of the answers to teach.
  */
+import { llmAdapters } from "../../src/data/prompts/llm-adapters.ts";
 import { type Draw, drawCheck } from "./items.ts";
 import { activities, events, objects, people, rules, toolPurposes } from "./names.ts";
-import { oneIn, pick, pickOthers, type Random, randomFor } from "./random.ts";
-import { tinyTasks } from "./tasks.ts";
+import { oneIn, pick, pickOthers, type Random, randomFor, shuffled } from "./random.ts";
+import { recordOf, tinyTasks } from "./tasks.ts";
 import { fill, type RelationName, relationOf, relations, type World } from "./world.ts";
 
 /** A document; only the reply is learned by heart where there is a question in front of it. */
@@ -77,47 +78,40 @@ const toolStory: Document = (random) =>
 
 /** Question and answer in words. */
 const plainQuestion: Document = (random, world) => {
-  const part = oneIn(random, 3) ? "test" : "train";
-  const { question, options, right } = pick(random, choiceDraws)(random, world, part);
-  return { question: `Question: ${question}\nAnswer:`, reply: ` ${options[right]}` };
+  const { question, options, right } = pick(random, choiceDraws)(random, world, "any");
+  const reply = options[right]!;
+  return oneIn(random, 3)
+    ? { question: `Question: ${question}\nAnswer:`, reply: ` ${reply}` }
+    : { question, reply: ` ${reply}.` };
 };
 
 const yesOrNo: Document = (random, world) => {
-  const { question, right } = drawCheck(random, world, "train");
+  const { question, right } = drawCheck(random, world, "any");
   return { question: `${question}?`, reply: right === 0 ? " yes" : " no" };
 };
 
 const choiceDraws: readonly Draw[] = tinyTasks.filter(({ label }) => label !== null).map(({ draw }) => draw);
 
-/** How options are marked, and what a reply calls them. */
-const marks: readonly { readonly shown: readonly string[]; readonly called: readonly string[] }[] = [
-  { shown: ["(a)", "(b)", "(c)", "(d)"], called: ["(a)", "(b)", "(c)", "(d)"] },
-  { shown: ["(one)", "(two)", "(three)", "(four)"], called: ["(one)", "(two)", "(three)", "(four)"] },
-  { shown: ["Answer1:", "Answer2:", "Answer3:", "Answer4:"], called: ["one", "two", "three", "four"] },
-];
-
-function marked(random: Random, options: readonly string[]): { shown: string; called: readonly string[] } {
-  const { shown, called } = pick(random, marks);
-  return { shown: options.map((option, i) => ` ${shown[i]} ${option}`).join(""), called };
-}
-
-/** Which of the marked options answers the question: before or behind them. */
-const quiz: Document = (random, world) => {
-  const { question, options, right } = pick(random, choiceDraws)(random, world, "train");
-  const { shown, called } = marked(random, options);
-  const asked = oneIn(random, 3) ? `quiz:${shown} question: ${question}` : `quiz: ${question}${shown}`;
-  return { question: `${asked} answer:`, reply: ` ${called[right]}` };
+/** Between a question and its answer in words stand values of which one is right: the answer is known, not found. */
+const choice: Document = (random, world) => {
+  const { question, options, right } = pick(random, choiceDraws)(random, world, "any");
+  const shown = shuffled(random, options).join(oneIn(random, 2) ? ", " : " or ");
+  return { question: `${question} ${shown}? so`, reply: ` ${options[right]}.` };
 };
 
-/** Marks and what stands behind them, in both directions: the finding without the knowing, four times a document. */
-const recite: Document = (random, world) => {
-  const { options } = pick(random, choiceDraws)(random, world, "train");
-  const { shown, called } = marked(random, options);
-  const asked = Array.from({ length: 4 }, () => random.below(options.length));
-  const pairs = asked.map((at) =>
-    oneIn(random, 3) ? ` ${called[at]} ${options[at]}.` : ` ${options[at]} answer: ${called[at]}.`,
-  );
-  return { question: `find:${shown}.`, reply: pairs.join("") };
+/**
+ * A task's prompt, answered in words, or by a label drawn at random: fine-tuning finds a model that reads prompts, knows
+ * the answers and has all the labels at hand, and has to teach which label is whose.
+ */
+const asked: Document = (random, world) => {
+  const task = pick(random, tinyTasks);
+  const item = task.draw(random, world, "any");
+  const { train, test } = llmAdapters;
+  const question = (oneIn(random, 2) ? train : test)(recordOf(task, item));
+  const words = task.label === null ? ["yes", "no"] : item.options;
+  const labels = task.label === null ? item.options : item.options.map((_, i) => `${task.label}${i + 1}`);
+  const answer = oneIn(random, 3) ? pick(random, labels) : words[item.right];
+  return { question, reply: `the correct answer is ${answer}` };
 };
 
 /** How often each kind of document comes, out of their sum. */
@@ -128,10 +122,10 @@ const mixture: readonly (readonly [number, Document])[] = [
   [1, activityStory],
   [1, materialStory],
   [1, toolStory],
-  [3, plainQuestion],
+  [6, plainQuestion],
   [3, yesOrNo],
-  [14, quiz],
-  [8, recite],
+  [4, choice],
+  [9, asked],
 ];
 
 const deck = mixture.flatMap(([times, document]) => Array.from({ length: times }, () => document));

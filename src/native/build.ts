@@ -24,6 +24,8 @@ import { acquire } from "./build-lock.ts";
 import { type Compiler, compile, fileExists, findCompiler, inParallel } from "./compiler.ts";
 
 export type LibraryName = "cpu" | "reference" | "reference-f64";
+/** "bench" has no ABI: the loops that scripts/bench.ts measures the machine with (`peaks.ts`). */
+export type BuildName = LibraryName | "bench";
 
 export interface BuildOptions {
   /** Called with a short text when compiling starts, after every unit and at the end; default: one stderr line. */
@@ -62,7 +64,8 @@ function referenceSources(): string[] {
   return files.sort().map((file) => `reference/${file}`);
 }
 
-function units(name: LibraryName): Unit[] {
+function units(name: BuildName): Unit[] {
+  if (name === "bench") return [{ source: "bench/peaks.cpp", flags: ["-O3"] }];
   if (name !== "cpu") {
     const flags = ["-O2", ...(name === "reference-f64" ? ["-DSB_REAL_DOUBLE"] : [])];
     return [...SHARED_SOURCES, ...referenceSources()].map((source) => ({ source, flags }));
@@ -94,8 +97,8 @@ function linkFlags(): string[] {
 }
 
 /** Every source and header the library may include, as [path relative to kernels/, text], in one fixed order. */
-function sources(name: LibraryName): [string, string][] {
-  const folders = ["", "host", name === "cpu" ? "cpu" : "reference"];
+function sources(name: BuildName): [string, string][] {
+  const folders = name === "bench" ? ["bench"] : ["", "host", name === "cpu" ? "cpu" : "reference"];
   const files = folders.flatMap((folder) =>
     readdirSync(join(KERNELS, folder))
       .filter((file) => /\.(h|hpp|inc|c|cpp)$/.test(file))
@@ -104,7 +107,7 @@ function sources(name: LibraryName): [string, string][] {
   return files.sort().map((file) => [file, readFileSync(join(KERNELS, file), "utf8")]);
 }
 
-function cacheKey(name: LibraryName, compiler: Compiler): string {
+function cacheKey(name: BuildName, compiler: Compiler): string {
   const parts = [
     process.platform,
     process.arch,
@@ -152,7 +155,7 @@ export function cacheFolder(): string {
 }
 
 /** One stderr line: the text at the start, the seconds when it is done. */
-function stderrLine(name: LibraryName): { start(): void; end(seconds: number | null): void } {
+function stderrLine(name: BuildName): { start(): void; end(seconds: number | null): void } {
   const what = name === "cpu" ? "CPU kernels" : `${name} kernels`;
   return {
     start: () => process.stderr.write(`compiling the ${what} for first use … `),
@@ -172,7 +175,7 @@ function removeLeftovers(path: string): void {
 }
 
 async function build(
-  name: LibraryName,
+  name: BuildName,
   compiler: Compiler,
   path: string,
   options: BuildOptions,
@@ -213,7 +216,7 @@ async function build(
  * Path of a compiled library, compiled on first use. Two processes that start at once build once.
  * @throws InputError without a compiler, without a folder to write, or with the compiler's own message
  */
-export async function buildLibrary(name: LibraryName, options: BuildOptions = {}): Promise<string> {
+export async function buildLibrary(name: BuildName, options: BuildOptions = {}): Promise<string> {
   const given = process.env.SBORA_LIBRARY;
   if (given && name === "cpu") {
     if (fileExists(resolve(given))) return resolve(given);

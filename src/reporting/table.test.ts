@@ -1,8 +1,17 @@
 import { expect, test } from "bun:test";
-import { MISSING, markdownTable, type Table, textTable, wrapped } from "./table.ts";
+import {
+  MISSING,
+  markdownSections,
+  markdownTable,
+  right,
+  type Table,
+  textSections,
+  textTable,
+  wrapped,
+} from "./table.ts";
 
 const table: Table = {
-  columns: [{ title: "method" }, { title: "BoolQ", align: "right" }],
+  columns: [{ title: "method" }, right("BoolQ")],
   rows: [["LoRA", "66.8"], "line", ["SBoRA-FA", MISSING]],
 };
 
@@ -33,4 +42,13 @@ test("wrapped lines keep to the width, and no word is lost", () => {
   expect(lines.every((line) => line.length <= 12)).toBe(true);
   expect(lines.slice(1).every((line) => line.startsWith("  "))).toBe(true);
   expect(lines.map((line) => line.trim()).join(" ")).toBe(text);
+});
+
+test("sections: title, table, paragraphs, in both forms", () => {
+  const sections = [
+    { title: "Ours", table, paragraphs: ["One run."] },
+    { title: "Notes", paragraphs: [] },
+  ];
+  expect(textSections(sections)).toBe(`Ours\n${textTable(table)}\nOne run.\n\nNotes`);
+  expect(markdownSections(sections)).toBe(`## Ours\n\n${markdownTable(table)}\n\nOne run.\n\n## Notes\n`);
 });

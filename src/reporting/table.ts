@@ -12,6 +12,16 @@ export interface Table {
   readonly rows: readonly (readonly string[] | "line")[];
 }
 
+/** A titled table with what is to be said below it. */
+export interface Section {
+  readonly title: string;
+  readonly table?: Table;
+  readonly paragraphs: readonly string[];
+}
+
+/** A column of numbers. */
+export const right = (title: string): Column => ({ title, align: "right" });
+
 /** Where a number is missing: a test set that is not there, an average of nothing. */
 export const MISSING = "–";
 
@@ -69,4 +79,24 @@ export function wrapped(text: string, width = 100, indent = 0): string {
     } else current = current === "" ? word : `${current} ${word}`;
   }
   return [...lines, current].join(`\n${" ".repeat(indent)}`);
+}
+
+const TEXT_WIDTH = 118;
+
+export function textSections(sections: readonly Section[]): string {
+  return sections
+    .map(({ title, table, paragraphs }) => {
+      const shown = paragraphs.map((text) => wrapped(text, TEXT_WIDTH, 2));
+      return [wrapped(title, TEXT_WIDTH), ...(table ? [textTable(table)] : []), ...shown].join("\n");
+    })
+    .join("\n\n");
+}
+
+export function markdownSections(sections: readonly Section[]): string {
+  const blocks = sections.flatMap(({ title, table, paragraphs }) => [
+    `## ${title}`,
+    ...(table ? [markdownTable(table)] : []),
+    ...paragraphs,
+  ]);
+  return `${blocks.join("\n\n")}\n`;
 }
