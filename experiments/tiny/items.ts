@@ -84,13 +84,15 @@ const tools = toolPurposes.map(([tool]) => `take the ${tool}`);
 
 /** Something to be done, or somebody to be helped, and two tools. */
 export const drawPurpose: Draw = (random, world, part) => {
-  const { tool, goal } = drawIn(part, () => {
+  const { person, tool, goal } = drawIn(part, () => {
+    const person = pick(random, people);
     const job = pick(random, world.subjects("tool"));
-    const help = { key: ["tool", job], value: { tool: world.value("tool", job), goal: `help a ${job}` } };
+    const help = { tool: world.value("tool", job), goal: `help a ${job}` };
     const [tool, goal] = pick(random, toolPurposes);
-    return oneIn(random, 3) ? help : { key: ["purpose", tool], value: { tool, goal } };
+    const value = oneIn(random, 3) ? help : { tool, goal };
+    return { key: ["purpose", value.goal, person], value: { person, ...value } };
   });
-  return itemOf(random, `${pick(random, people)} wants to ${goal}`, `take the ${tool}`, tools, 2);
+  return itemOf(random, `${person} wants to ${goal}`, `take the ${tool}`, tools, 2);
 };
 
 const feelings = [...new Set(events.map(([, feeling]) => feeling))];
@@ -110,14 +112,16 @@ const allSteps = activities.flatMap(([, ...steps], i) => steps.map((_, j) => ste
 
 /** A step of an activity, and four steps of which one comes next. */
 export const drawStep: Draw = (random, _world, part) => {
-  const { activity, at } = drawIn(part, () => {
-    const activity = pick(random, activities);
-    const at = 1 + random.below(3);
-    return { key: ["step", activity[0], `${at}`], value: { activity, at } };
+  const { activity, at, person } = drawIn(part, () => {
+    const value = {
+      activity: pick(random, activities),
+      at: 1 + random.below(3),
+      person: pick(random, people),
+    };
+    return { key: ["step", value.activity[0], `${value.at}`, value.person], value };
   });
   const [name, ...steps] = activity;
-  const next = steps[at]!;
-  return itemOf(random, `${name}: ${pick(random, people)} ${steps[at - 1]} and then`, next, allSteps, 4);
+  return itemOf(random, `${name}: ${person} ${steps[at - 1]} and then`, steps[at]!, allSteps, 4);
 };
 
 /** Two things of different materials in one situation; the blank is the one that does what is said. */
