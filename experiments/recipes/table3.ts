@@ -129,6 +129,7 @@ const tiny: Preset = {
   differs: [
     "the model is the embedded one (0.7 M parameters), the data an invented world in the layouts of the eight task files",
     "rank 8, learning rate 5e-3, 500 steps of 16 records, cutoff 96, 100 test records a task",
+    "every value has a fixed place among the options, so a label can be learned value by value; in the published sets the right option has to be found among shuffled ones",
     "the loss is taken on the response alone (the protocol's is on the prompt too): a model of this size has no room for both",
   ],
   tells: [

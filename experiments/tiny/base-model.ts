@@ -65,8 +65,6 @@ export const pretrainingRecipe: TrainRecipe = {
   compute: "f32",
 };
 
-/** Share of the documents that only name and find marks. */
-export const BEGINNING = 0.17;
 /** Documents the tokenizer is trained on; the rest of the text is more of the same. */
 const TOKENIZER_DOCUMENTS = 20_000;
 

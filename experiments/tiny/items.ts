@@ -41,8 +41,8 @@ function drawIn<T>(part: Part | "any", draw: () => { key: string[]; value: T }):
 
 /**
  * Every value has a place of its own among the options of a question: its number in the list, modulo their count. So a
- * reader who knows the answer can learn its label value by value, as a model of this size must: finding a word among
- * marked options takes larger ones.
+ * model that knows the answer can learn its label value by value, in the half minute a cell has; finding a word among
+ * marked options would have to be taught before.
  */
 function itemOf(
   random: Random,

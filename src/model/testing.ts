@@ -226,8 +226,8 @@ export const slow = Boolean(process.env.SBORA_SLOW);
 const GGUF = resolve(import.meta.dir, "../../../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf");
 
 /**
- * Folder of SmolLM2-135M-Instruct, or null: SBORA_SMOLLM2, else what an earlier run left in the cache, else (slow tests
- * only) converted from ../shared/models now.
+ * Folder of SmolLM2-135M-Instruct, or null: SBORA_SMOLLM2, else what an earlier run left in the cache, else converted
+ * from ../shared/models now, which takes seconds.
  */
 export function smolLm2(): `/${string}` | null {
   const given = process.env.SBORA_SMOLLM2;
@@ -235,7 +235,7 @@ export function smolLm2(): `/${string}` | null {
   const cached = join(cacheFolder(), "test-smollm2-135m") as `/${string}`;
   // config.json is written last
   if (existsSync(join(cached, "config.json"))) return cached;
-  if (!slow || !existsSync(GGUF)) return null;
+  if (!existsSync(GGUF)) return null;
   convertGguf(GGUF, cached);
   return cached;
 }
