@@ -69,7 +69,7 @@ export async function generate(
   );
   const running = concurrency * beams;
   const arena = createInferArena(model, {
-    rows: Math.max(running, Math.min(MAX_ROWS, longest)),
+    rows: Math.max(running, Math.min(MAX_ROWS, concurrency * longest)),
     sequences: running,
     positions: longest,
     logits: running,
@@ -80,10 +80,10 @@ export async function generate(
   let active: Job[] = [];
   try {
     while (waiting.length > 0 || active.length > 0) {
-      while (waiting.length > 0 && active.length < concurrency) {
-        const prompt = waiting.shift()!;
-        const job = prefill(model, pool, arena, prompts[prompt]!, prompt, options);
-        active.push(job);
+      // Prompts join a quarter of the slots at a time: products of many rows are the cheaper ones.
+      if (active.length <= concurrency - Math.ceil(concurrency / 4)) {
+        const joining = waiting.splice(0, concurrency - active.length);
+        active.push(...prefill(model, pool, arena, prompts, joining, options));
       }
       decodeStep(model, pool, arena, active, options);
       for (const job of active.filter((j) => j.state.done)) {
@@ -101,23 +101,38 @@ export async function generate(
   return results;
 }
 
-/** Runs the prompt but for its last token, in chunks. */
+/** Runs the joining prompts but for their last tokens, MAX_ROWS rows at a time whosever they are. */
 function prefill(
   model: Llama,
   pool: KvPool,
   arena: Arena,
-  tokens: readonly number[],
-  prompt: number,
+  prompts: readonly (readonly number[])[],
+  joining: readonly number[],
   options: GenerateOptions,
-): Job {
-  if (tokens.length === 0)
-    throw new Error("an empty prompt has nothing to continue; put at least a BOS token");
-  const sequence = emptySequence();
-  for (let at = 0; at < tokens.length - 1; at += MAX_ROWS) {
-    const chunk = tokens.slice(at, Math.min(at + MAX_ROWS, tokens.length - 1));
-    withScratch(arena, () => inferRows(model, pool, [{ sequence, tokens: chunk, wanted: "none" }], arena));
-  }
-  return { prompt, state: startBeams(options), sequences: [sequence], tokens: [tokens[tokens.length - 1]!] };
+): Job[] {
+  let chunks: Chunk[] = [];
+  let rows = 0;
+  const run = (): void => {
+    if (rows > 0) withScratch(arena, () => inferRows(model, pool, chunks, arena));
+    chunks = [];
+    rows = 0;
+  };
+  const jobs = joining.map((prompt): Job => {
+    const tokens = prompts[prompt]!;
+    if (tokens.length === 0)
+      throw new Error("an empty prompt has nothing to continue; put at least a BOS token");
+    const sequence = emptySequence();
+    for (let at = 0; at < tokens.length - 1; ) {
+      const end = Math.min(at + MAX_ROWS - rows, tokens.length - 1);
+      chunks.push({ sequence, tokens: tokens.slice(at, end), wanted: "none" });
+      rows += end - at;
+      at = end;
+      if (rows === MAX_ROWS) run();
+    }
+    return { prompt, state: startBeams(options), sequences: [sequence], tokens: [tokens.at(-1)!] };
+  });
+  run();
+  return jobs;
 }
 
 function decodeStep(
