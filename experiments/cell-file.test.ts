@@ -150,6 +150,12 @@ describe("which cells", () => {
     ]);
   });
 
+  test("a method named twice is trained once", () => {
+    expect(chosenGroups(presets.tiny, { ...flags, methods: ["oa", "oa"] })).toEqual([
+      { methods: ["oa"], ranks: [8] },
+    ]);
+  });
+
   test("an unknown method is named with the list", () => {
     expect(() => chosenGroups(presets.tiny, { ...flags, methods: ["lorra"] })).toThrow(/lorra.*sbora-fa/);
   });

@@ -9,7 +9,7 @@ import type { Prediction } from "../src/evaluation/run.ts";
 import type { Measure } from "../src/evaluation/score.ts";
 import { readJsonObject, writeTextFile } from "../src/formats/files.ts";
 import type { Manifest } from "../src/reporting/manifest.ts";
-import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
+import { differing, recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
 import type { EvaluationRecipe, PresetName } from "./recipes/table3.ts";
 
 export const SCHEMA_VERSION = 1;
@@ -131,25 +131,6 @@ export function readCell(place: CellPlace, recipe: CellRecipe): CellFile | null 
       `${hash.slice(0, 12)}${differences.length > 0 ? `; they differ in ${differences.slice(0, 5).join(", ")}` : ""}). ` +
       "Cells of two recipes are never mixed: choose another --out, or move the old results away.",
   );
-}
-
-/** Paths at which two JSON values differ: "training.learningRate is 0.001, now 0.0002". */
-function differing(old: unknown, now: unknown, path = ""): string[] {
-  if (isObject(old) && isObject(now)) {
-    const names = [...new Set([...Object.keys(old), ...Object.keys(now)])];
-    return names.flatMap((name) => differing(old[name], now[name], path === "" ? name : `${path}.${name}`));
-  }
-  const [before, after] = [JSON.stringify(old), JSON.stringify(now)];
-  return before === after ? [] : [`${path} (${shortened(before)}, now ${shortened(after)})`];
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function shortened(text: string | undefined): string {
-  if (text === undefined) return "nothing";
-  return text.length > 24 ? `${text.slice(0, 24)}…` : text;
 }
 
 /** A prediction as its line in the .jsonl has it: no text of the record. */

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
 import { type CellWatch, runCell } from "./cell.ts";
 import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
@@ -99,6 +100,10 @@ describe("cells", () => {
     });
     expect(report).toMatch(new RegExp(`SBoRA-FA +4 +${inMillions(counted)}`));
     expect(report).toContain("64.9ᵃ");
+    const flat = report.replace(/\s+/g, " ");
+    expect(flat).toContain("steps 3 (preset: 500)");
+    expect(flat).toContain("test records a task 3 (preset: 100); beams 2 (preset: 4); tasks 2 (preset: 8)");
+    expect(flat).not.toContain("compute f32 (preset");
   }, 120_000);
 
   test("stopped in training and in the evaluation, it goes on and gives the uninterrupted file", async () => {
@@ -114,6 +119,9 @@ describe("cells", () => {
     const last = watching();
     const cell = (await runCell(opened, plan, last))!;
     expect([last.steps, [...last.tasks]]).toEqual([[], ["openbookqa"]]);
+    // The times are those of the training, though this process did not train.
+    expect(cell.timing.stepSeconds).toBeGreaterThan(0);
+    expect(cell.timing.tokensPerSecond).toBeGreaterThan(0);
     const whole = study("first").cells[1]!;
     expect(withoutTiming(cell)).toEqual(withoutTiming(readCell(whole.place, whole.recipe)!));
     expect(readPredictions(plan.place)).toEqual(readPredictions(whole.place));
@@ -122,6 +130,10 @@ describe("cells", () => {
   test("what cannot work is refused before anything is trained", () => {
     expect(() => study("refused", { ranks: [129] })).toThrow("rank 129 is too large");
     expect(() => study("refused", { tasks: ["boolk"] })).toThrow("boolk");
+    expect(() => study("refused", { tasks: ["boolq", "gsm8k"] })).toThrow(
+      "gsm8k, which Table 3 does not have",
+    );
+    expect(() => study(join("model", "config.json", "out"))).toThrow(InputError);
     expect(() => study("refused", { data: join(dir, "nowhere") })).toThrow("nowhere");
     expect(() => study("refused", { model: join(dir, "nowhere") })).toThrow("config.json");
     expect(() => openStudy(device, presets.small, { ...studyFlags(), model: null })).toThrow(

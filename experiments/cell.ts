@@ -77,18 +77,15 @@ async function trainedCell(
   training: TrainRecipe,
   watch: CellWatch,
 ): Promise<CellFile | null> {
-  const steps: StepMetrics[] = [];
+  const out = join(plan.place.work, "train");
   const run = await fineTune({
     ...runInput(study, training, watch),
     device: study.device,
-    out: join(plan.place.work, "train"),
+    out,
     resume: true,
     saveAs: "native",
     shouldStop: watch.shouldStop,
-    onStep(metrics, of) {
-      steps.push(metrics);
-      watch.onStep(metrics, of);
-    },
+    onStep: watch.onStep,
   });
   try {
     if (!run.result.finished) return null;
@@ -97,6 +94,7 @@ async function trainedCell(
     const model = mergedForEvaluation(run);
     const merged = validationLoss({ ...run, model, validation: held });
     const measured = { unmerged, merged, held };
+    const steps = stepsIn(join(out, "metrics.jsonl"));
     return await evaluateAndWrite(study, plan, { run, model, measured, trained: factsOf(run), steps }, watch);
   } finally {
     run.close();
@@ -162,7 +160,7 @@ interface Evaluated {
   readonly model: Llama;
   readonly measured: { unmerged: number | null; merged: number | null; held: PreparedRun["validation"] };
   readonly trained: TrainedFacts | null;
-  /** Steps of this process; a resumed run has fewer than the recipe. */
+  /** Every step of the run, those before a resume too. */
   readonly steps: readonly StepMetrics[];
 }
 
@@ -265,6 +263,11 @@ function heldOutOf({ unmerged, merged, held }: Evaluated["measured"]): HeldOut |
   if (unmerged === null || merged === null) return null;
   const tokens = held.reduce((sum, example) => sum + example.tokens.length - example.labelFrom, 0);
   return { records: held.length, tokens, unmerged, merged };
+}
+
+function stepsIn(path: string): StepMetrics[] {
+  const lines = readFileSync(path, "utf8").split("\n").filter(Boolean);
+  return lines.map((line) => JSON.parse(line) as StepMetrics);
 }
 
 function trainingTimes(steps: readonly StepMetrics[]) {

@@ -1,4 +1,5 @@
 /** What somebody sees while the cells of a table run: one line on stderr, a lasting one for every finished cell. */
+import { existsSync } from "node:fs";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
 import type { CellPlan, CellWatch } from "./cell.ts";
 import type { CellFile } from "./cell-file.ts";
@@ -19,6 +20,7 @@ export function watchCells(study: OpenedStudy, shouldStop: () => boolean): Cells
   let number = 0;
   let started = 0;
   let label = "";
+  let known = false;
   /** Cells that really ran, base not counted, and their seconds. */
   const ran = { cells: 0, seconds: 0 };
 
@@ -36,6 +38,8 @@ export function watchCells(study: OpenedStudy, shouldStop: () => boolean): Cells
   return {
     watch(plan) {
       number++;
+      // A cell read from its file says nothing about how long the others take.
+      known = existsSync(plan.place.json);
       started = performance.now();
       label = `[${number}/${total}] ${titleOf(plan)}`;
       return {
@@ -53,8 +57,6 @@ export function watchCells(study: OpenedStudy, shouldStop: () => boolean): Cells
     finished(cell) {
       clear();
       const seconds = (performance.now() - started) / 1000;
-      // A cell read from its file takes milliseconds and says nothing about the others.
-      const known = seconds < 0.5;
       if (!known && cell.recipe.training) {
         ran.cells++;
         ran.seconds += seconds;

@@ -7,7 +7,7 @@ import { promptHash, promptNamed } from "../src/data/prompts/registry.ts";
 import { readInstructionRecords } from "../src/data/records.ts";
 import { InputError } from "../src/errors.ts";
 import { readTaskRecords, taskFile } from "../src/evaluation/task.ts";
-import { taskNamed } from "../src/evaluation/tasks/registry.ts";
+import { commonsenseTasks, tasksNamed } from "../src/evaluation/tasks/registry.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { targetedLinears } from "../src/model/shapes.ts";
@@ -52,7 +52,7 @@ export function openStudy(device: Device, preset: Preset, flags: StudyFlags): Op
       checkRank(methodNamed(method), rank, shape);
     }
   }
-  const tasks = (flags.tasks ?? preset.evaluation.tasks).map((name) => taskNamed(name).name);
+  const tasks = flags.tasks === null ? preset.evaluation.tasks : chosenTasks(flags.tasks);
   const root = dataFolder(preset, flags);
   const trainingFile = trainingFileIn(root, preset);
   const limit = flags.limit ?? preset.evaluation.limit;
@@ -150,9 +150,20 @@ function trainingFileIn(root: string, { trainingFile, name }: Preset): string {
   );
 }
 
+/** Each once; a task of another table has no column here. */
+function chosenTasks(names: readonly string[]): string[] {
+  const chosen = tasksNamed(names.join(","));
+  const foreign = chosen.filter(({ suite }) => suite !== "commonsense").map(({ name }) => name);
+  if (foreign.length === 0) return chosen.map(({ name }) => name);
+  throw new InputError(
+    `--tasks names ${foreign.join(", ")}, which Table 3 does not have; expected names out of ` +
+      `${commonsenseTasks.map(({ name }) => name).join(", ")}. scripts/evaluate.ts asks the others.`,
+  );
+}
+
 /** --methods picks out of the preset's groups or adds to its ranks; --ranks gives every method the same ranks. */
 export function chosenGroups(preset: Preset, flags: Pick<StudyFlags, "methods" | "ranks">): Group[] {
-  const methods = flags.methods?.map((name) => methodNamed(name).name) ?? null;
+  const methods = flags.methods && [...new Set(flags.methods.map((name) => methodNamed(name).name))];
   if (flags.ranks) return [{ methods: methods ?? [...tableMethods], ranks: flags.ranks }];
   if (!methods) return [...preset.groups];
   const known = preset.groups.map(({ methods: all, ranks }) => ({

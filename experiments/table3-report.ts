@@ -263,7 +263,36 @@ function signed(value: number): string {
   return `${value > 0 ? "+" : ""}${value.toFixed(1)}`;
 }
 
-function tellsSection({ preset }: ReportInput, rows: readonly Row[]): Section {
+/** What the flags changed of the preset: sentences about the preset do not hold there. */
+function changedByFlags({ preset, modelName, tasks }: ReportInput, rows: readonly Row[]): string[] {
+  const cells = rows.flatMap(({ outcomes }) => outcomes.map(({ cell }) => cell));
+  const training = cells.find(({ recipe }) => recipe.training)?.recipe.training;
+  const evaluation = cells[0]?.recipe.evaluation;
+  const changed = (what: string, ours: unknown, theirs: unknown): string[] =>
+    `${ours}` === `${theirs}` ? [] : [`${what} ${ours ?? "all"} (preset: ${theirs ?? "all"})`];
+  return [
+    ...changed("model", modelName, preset.model),
+    ...(training
+      ? [
+          ...changed("steps", training.steps, preset.training.steps),
+          ...changed("warm-up", training.warmup, preset.training.warmup),
+          ...changed("learning rate", training.learningRate, preset.training.learningRate),
+          ...changed("compute", training.compute, preset.training.compute),
+        ]
+      : []),
+    ...(evaluation
+      ? [
+          ...changed("test records a task", evaluation.limit, preset.evaluation.limit),
+          ...changed("beams", evaluation.beams, preset.evaluation.beams),
+        ]
+      : []),
+    ...changed("tasks", tasks.length, preset.evaluation.tasks.length),
+  ];
+}
+
+function tellsSection(input: ReportInput, rows: readonly Row[]): Section {
+  const { preset } = input;
+  const changed = changedByFlags(input, rows);
   const seeds = Math.max(...rows.map(({ outcomes }) => outcomes.length));
   const rates = new Set(
     rows.flatMap((r) => r.outcomes.map(({ cell }) => cell.recipe.training?.learningRate)),
@@ -274,6 +303,11 @@ function tellsSection({ preset }: ReportInput, rows: readonly Row[]): Section {
     paragraphs: [
       ...preset.tells,
       `Differs from the protocol: ${preset.differs.join("; ")}.`,
+      ...(changed.length > 0
+        ? [
+            `Flags changed the preset, and what is said of it above does not hold there: ${changed.join("; ")}.`,
+          ]
+        : []),
       `Standard errors come from the number of test records alone; ${
         seeds > 1
           ? "the spread over seeds stands beside them"

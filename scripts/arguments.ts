@@ -47,9 +47,14 @@ function fail(error: unknown): never {
 /** citty lets unknown flags pass; a typing mistake would train something else. */
 function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: readonly string[]): void {
   const known = Object.keys(definition);
-  for (const token of raw) {
+  for (const [i, token] of raw.entries()) {
     if (token === "--") break;
-    if (!token.startsWith("--")) continue;
+    if (!token.startsWith("--")) {
+      const value = definition[raw[i - 1]?.replace(/^--/, "") ?? ""]?.type === "string";
+      if (!value && /^-[a-z]{2}/i.test(token))
+        throw new InputError(`unknown flag ${token}; flags begin with two dashes: -${token}.`);
+      continue;
+    }
     const name = token.slice(2).split("=", 1)[0]!;
     const positive = name.startsWith("no-") ? name.slice(3) : null;
     const legal = known.includes(name) || (positive !== null && definition[positive]?.type === "boolean");
@@ -140,6 +145,15 @@ export function repeatedFlag(flag: string, argv: readonly string[] = process.arg
     if (token === `--${flag}`) return argv[i + 1] === undefined ? [] : [argv[i + 1]!];
     return token.startsWith(`--${flag}=`) ? [token.slice(flag.length + 3)] : [];
   });
+}
+
+/** @throws InputError when --adapter stands there twice: only one can be merged for a run, and citty would take the last */
+export function oneAdapter(): void {
+  const given = repeatedFlag("adapter");
+  if (given.length < 2) return;
+  throw new InputError(
+    `--adapter is given ${given.length} times (${given.join(", ")}); expected one. scripts/merge.ts merges several into a model.`,
+  );
 }
 
 export const COMPUTE_TYPES = ["f32", "bf16"] as const;

@@ -183,6 +183,16 @@ describe("flags", () => {
     expect(refused("train", ["--data", data])).toContain("--model is missing");
     expect(refused("train", ["--model", model, "--data", data])).toContain("--out is missing");
     expect(refused("generate", ["--model", model, "--chat", "--prompt", "x"])).toContain("chat template");
+    expect(train(["-rank", "8"])).toContain("two dashes: --rank");
+    const two = ["--model", model, "--prompt", "x", "--adapter", "a", "--adapter", "b"];
+    expect(refused("generate", [...two, "--max-new-tokens", "8"])).toContain(
+      "--adapter is given 2 times (a, b)",
+    );
+  });
+
+  test("more tokens than the model has positions for", () => {
+    const args = ["--model", model, "--prompt", "x", "--max-new-tokens", "1000000"];
+    expect(refused("generate", args)).toContain("max_position_embeddings");
   });
 });
 
@@ -200,6 +210,13 @@ describe("surroundings", () => {
       join(root, "none/p.jsonl"),
     ];
     expect(refused("evaluate", evaluate)).toContain("none");
+    mkdirSync(join(root, "folders/boolq"), { recursive: true });
+    writeFileSync(
+      join(root, "folders/boolq/test.json"),
+      JSON.stringify([{ instruction: "x", input: "", output: "true", answer: "true" }]),
+    );
+    const into = ["--data", join(root, "folders"), "--out", join(root, "folders")];
+    expect(refused("evaluate", [...evaluate, ...into])).toContain("expected a file");
   });
 
   test("no compiler", () => {

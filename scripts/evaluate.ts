@@ -1,5 +1,5 @@
 /** Merges an adapter into its base and evaluates it on the tasks' test sets, as the paper does, and by finer rulers. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { ParsedArgs } from "citty";
 import { readAdapter } from "../src/adapters/storage.ts";
@@ -25,6 +25,7 @@ import {
   choiceFlag,
   deviceFlags,
   listFlag,
+  oneAdapter,
   openCommandDevice,
   required,
   runCommand,
@@ -119,6 +120,9 @@ function settingsFrom(args: Args): Settings {
   const folder = dirname(resolve(args.out));
   if (!existsSync(folder))
     throw new InputError(`--out is "${args.out}", but the folder ${folder} does not exist.`);
+  if (existsSync(args.out) && statSync(args.out).isDirectory())
+    throw new InputError(`--out is "${args.out}", which is a folder; expected a file for the predictions.`);
+  oneAdapter();
   const beams = wholeFlag(args, "beams", 1)!;
   return {
     modelDir,

@@ -16,6 +16,7 @@ import {
   COMPUTE_TYPES,
   choiceFlag,
   deviceFlags,
+  oneAdapter,
   openCommandDevice,
   required,
   runCommand,
@@ -80,10 +81,23 @@ async function main(args: Args): Promise<void> {
   const config = readLlamaConfig(modelDir);
   const tokenizer = loadTokenizer(modelDir);
   const ids = promptIds(args, modelDir, tokenizer);
+  if (ids.length + maxNewTokens > config.maxPositions) {
+    throw new InputError(
+      `--max-new-tokens is ${maxNewTokens} behind a prompt of ${ids.length} tokens, but the model was made for ` +
+        `${config.maxPositions} positions (max_position_embeddings); ask for fewer, or shorten the prompt.`,
+    );
+  }
+  oneAdapter();
   const folder = args.adapter ? readAdapter(args.adapter) : null;
   if (folder) adapterOptionsOf(folder);
   const mismatch = folder?.metadata?.base ? baseMismatch(folder, fingerprintModel(modelDir)) : null;
   if (mismatch) console.error(`note: ${mismatch}`);
+  const { prompt: trainedWith } = (folder?.metadata?.recipe ?? {}) as { prompt?: unknown };
+  if (typeof trainedWith === "string" && !args.format && !args.chat) {
+    console.error(
+      `note: the adapter was trained on prompts of the format ${trainedWith}; --format ${trainedWith} asks in it`,
+    );
+  }
 
   const device = await openCommandDevice(args);
   try {

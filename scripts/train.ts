@@ -1,4 +1,6 @@
 /** Fine-tunes a model on an instruction file: every method, every switch of the protocol. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { type MethodName, methodNames } from "../src/adapters/adapter.ts";
 import { type AvoidedIndices, hashIndices, indicesOf } from "../src/adapters/avoid.ts";
@@ -75,7 +77,7 @@ const ARGS = {
   warmup: {
     type: "string",
     valueHint: "N",
-    description: "Warm-up steps. Default: 100, at most a tenth of the run",
+    description: "Warm-up steps (schedule constant: none). Default: 100, at most a tenth of the run",
   },
   "schedule-steps": {
     type: "string",
@@ -92,7 +94,7 @@ const ARGS = {
   "micro-batch": {
     type: "string",
     valueHint: "N",
-    description: "Records a micro-batch (loss mean micro). Default: 2",
+    description: "Records a micro-batch (loss mean micro), a divisor of the batch. Default: 2, odd batches 1",
   },
   "loss-mean": {
     type: "string",
@@ -136,7 +138,7 @@ const ARGS = {
   "max-tokens": {
     type: "string",
     valueHint: "N",
-    description: "Most tokens of one packed pass: memory against speed",
+    description: "Most tokens of one packed pass: memory against speed. Default: 1024, at least the cutoff",
   },
   ...deviceFlags,
   "save-as": {
@@ -148,14 +150,19 @@ const ARGS = {
   "init-adapter": {
     type: "string",
     valueHint: "DIR",
-    description: "Start from this adapter (PEFT's layout too)",
+    description:
+      "Start from this adapter (PEFT's layout too); method, rank, alpha and targets default to its own",
   },
   "avoid-indices-of": {
     type: "string",
     valueHint: "DIR",
     description: "Draw no index of this SBoRA adapter, so that both merge apart; may be given several times",
   },
-  resume: { type: "boolean", default: false, description: "Go on from the checkpoint in --out" },
+  resume: {
+    type: "boolean",
+    default: false,
+    description: "Go on from the checkpoint in --out; start from the beginning where there is none",
+  },
   "dry-run": { type: "boolean", default: false, description: "Print the plan; train and write nothing" },
 } as const;
 
@@ -224,7 +231,9 @@ async function main(args: Args): Promise<void> {
   if (args["dry-run"]) return dryRun(args, input);
 
   // Everything that can be refused is, before the kernels are compiled or a weight is loaded.
-  checkOut(out, args.resume);
+  checkOut({ out, resume: args.resume, modelDir });
+  if (args.resume && !existsSync(join(out, "checkpoint", "state.safetensors")))
+    onNote(`${out} holds no checkpoint to resume; training starts from the beginning.`);
   const prepared = prepareRun(input);
   const stop = stopOnSignals();
   const device = await openCommandDevice(args);
@@ -255,7 +264,7 @@ async function main(args: Args): Promise<void> {
       },
     });
     line.progress?.end();
-    report(tuned, out);
+    report(tuned, recipe, out);
     tuned.close();
   } finally {
     closeDevice(device);
@@ -276,10 +285,10 @@ function stopOnSignals(): { signal: "SIGINT" | "SIGTERM" | null } {
   return state;
 }
 
-function report({ result, steps }: FineTuned, out: string): void {
+function report({ result, steps }: FineTuned, { method }: TrainRecipe, out: string): void {
   const { finished, bestLoss, bestStep } = result;
   const best = bestLoss === null ? "last step" : `step ${bestStep}, validation loss ${bestLoss.toFixed(4)}`;
-  console.log(`adapter  ${out} (${best})`);
+  console.log(`${method === "full" ? "model  " : "adapter"}  ${out} (${best})`);
   if (finished) return;
   const command = commandLine();
   console.log(
@@ -309,7 +318,9 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe): void {
   );
   say(
     "method",
-    `${method}, rank ${rank}, alpha ${alpha}, dropout ${dropout}, targets ${recipe.targets.join(",")}`,
+    method === "full"
+      ? "full, every weight"
+      : `${method}, rank ${rank}, alpha ${alpha}, dropout ${dropout}, targets ${recipe.targets.join(",")}`,
   );
   say(
     "recipe",

@@ -1,8 +1,9 @@
 /** The tiny world as a data folder: the layout of the LLM-Adapters checkout, so that nothing downstream knows the difference. */
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { InstructionRecord } from "../../src/data/records.ts";
 import { writeTextFile } from "../../src/formats/files.ts";
+import { makeFolder } from "../../src/formats/model-folder.ts";
 import { tinyMix, tinyRecords, tinyTasks } from "./tasks.ts";
 import { makeWorld } from "./world.ts";
 
@@ -29,7 +30,7 @@ export function writeTinyData(root: string): void {
     const target = join(root, path);
     const text = `${JSON.stringify(records, null, 1)}\n`;
     if (existsSync(target) && readFileSync(target, "utf8") === text) continue;
-    mkdirSync(dirname(target), { recursive: true });
+    makeFolder(dirname(target));
     writeTextFile(target, text);
   }
 }

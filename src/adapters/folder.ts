@@ -184,6 +184,11 @@ function readMetadata(dir: string): AdapterMetadata | null {
     problems.add(`schemaVersion is ${JSON.stringify(json.schemaVersion)}, expected ${SCHEMA_VERSION}`);
   if (!methodNames.includes(json.method))
     problems.add(`method is ${JSON.stringify(json.method)}, expected one of ${methodNames.join(", ")}`);
+  const { base, seed } = json as { readonly base?: unknown; readonly seed?: unknown };
+  if (base !== undefined && typeof base !== "string")
+    problems.add(`base is ${JSON.stringify(base).slice(0, 80)}, expected the fingerprint of a model`);
+  if (seed !== undefined && !Number.isSafeInteger(seed))
+    problems.add(`seed is ${JSON.stringify(seed).slice(0, 80)}, expected a whole number`);
   problems.throwIfAny(path);
   return json;
 }

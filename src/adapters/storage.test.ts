@@ -298,6 +298,16 @@ describe("refused", () => {
       },
       /schemaVersion is 9, expected 1/,
     ],
+    [
+      "values of other types in sbora.json",
+      () => {
+        const { dir } = saved(methods["sbora-fa"], "native");
+        const json = { schemaVersion: 1, method: "sbora-fa", base: 5, seed: "x" };
+        writeFileSync(join(dir, "sbora.json"), JSON.stringify(json));
+        return dir;
+      },
+      /base is 5, expected the fingerprint of a model; seed is "x", expected a whole number/,
+    ],
     ["a folder without adapter", () => root, /there is no adapter_config\.json/],
   ];
   for (const [what, make, message] of cases) {

@@ -154,6 +154,8 @@ describe("readPeftConfig", () => {
     ],
     [{ target_modules: "(" }, /target_modules is "\("/],
     [{ rank_pattern: { q_proj: "8" } }, /rank_pattern is \{"q_proj":"8"\}, expected an object/],
+    [{ rank_pattern: { q_proj: 2.5 } }, /rank_pattern is .*whole numbers from 1 to 65536/],
+    [{ rank_pattern: { q_proj: 1e300 } }, /rank_pattern is /],
     [{ alpha_pattern: [1] }, /alpha_pattern is \[1\]/],
     [{ use_dora: "yes" }, /use_dora is "yes", expected true or false/],
   ])("%j is refused", (over, expected) => {

@@ -137,8 +137,8 @@ function parsePeftConfig(fields: FieldReader): PeftConfig {
     targetModules: targetsOf(fields),
     useDora: fields.boolean("use_dora", false) || peftType === "DORA",
     useRslora: fields.boolean("use_rslora", false),
-    rankPattern: patternsOf(fields, "rank_pattern"),
-    alphaPattern: patternsOf(fields, "alpha_pattern"),
+    rankPattern: patternsOf(fields, "rank_pattern", `whole numbers from 1 to ${MAX_RANK}`, isRank),
+    alphaPattern: patternsOf(fields, "alpha_pattern", "positive numbers", (n) => n > 0 && Number.isFinite(n)),
     baseModel: fields.text("base_model_name_or_path"),
     modulesToSave: [],
   };
@@ -184,14 +184,21 @@ function targetsOf(fields: FieldReader): readonly string[] | string {
   return [];
 }
 
-function patternsOf(fields: FieldReader, name: string): Record<string, number> {
+const isRank = (n: number): boolean => Number.isInteger(n) && n >= 1 && n <= MAX_RANK;
+
+function patternsOf(
+  fields: FieldReader,
+  name: string,
+  expected: string,
+  legal: (n: number) => boolean,
+): Record<string, number> {
   const value = fields.json(name) ?? {};
   const entries =
     typeof value === "object" && !Array.isArray(value) ? Object.entries(value ?? {}) : [["", value]];
-  const good = entries.every(([key, n]) => typeof n === "number" && n > 0 && isPattern(String(key)));
+  const good = entries.every(([key, n]) => typeof n === "number" && legal(n) && isPattern(String(key)));
   if (good && entries.length <= MAX_PATTERNS) return Object.fromEntries(entries) as Record<string, number>;
   const shown = JSON.stringify(value).slice(0, 80);
-  fields.problem(`${name} is ${shown}, expected an object of module patterns to positive numbers`);
+  fields.problem(`${name} is ${shown}, expected an object of module patterns to ${expected}`);
   return {};
 }
 

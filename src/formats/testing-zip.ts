@@ -8,6 +8,8 @@ export interface ZipPart {
   readonly name: string;
   readonly data: Uint8Array;
   readonly method: number;
+  /** Length that the headers claim, where it is not the true one. */
+  readonly bytes?: number;
 }
 
 /** An archive with an extra field in each local header and a comment at its end. */
@@ -15,10 +17,10 @@ export function zip(parts: readonly ZipPart[], over: { directoryStart?: number }
   const locals: Uint8Array[] = [];
   const directory: Uint8Array[] = [];
   let at = 0;
-  for (const { name, data, method } of parts) {
+  for (const { name, data, method, bytes } of parts) {
     const packed = method === 8 ? deflateRawSync(data) : data;
     const label = new TextEncoder().encode(name);
-    const sizes = [u32(crc32(data)), u32(packed.length), u32(data.length)];
+    const sizes = [u32(crc32(data)), u32(packed.length), u32(bytes ?? data.length)];
     const local = concat([
       u32(0x04034b50),
       u16(20),

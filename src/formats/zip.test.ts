@@ -50,6 +50,11 @@ describe("extractFromZip", () => {
       zip([{ ...PARTS[1]!, method: 0 }]).map((b, i) => (i === 500 ? b ^ 1 : b)),
       /CRC-32/,
     ],
+    [
+      "more than its directory says",
+      zip([{ name: "a.gguf", data: new Uint8Array(1 << 22), method: 8, bytes: 1000 }]),
+      /more than 1000 bytes/,
+    ],
     ["a directory outside", zip(PARTS, { directoryStart: 2 ** 30 }), /points outside the archive/],
   ])("refuses %s", async (_, archive, message) => {
     const got = await extract(archive);

@@ -1,6 +1,6 @@
 /** Merging and taking it back: every method, every stored type, several adapters, shards, and what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readWholeWeight } from "../adapters/full.ts";
 import { loadAdapterValues, readAdapter } from "../adapters/storage.ts";
@@ -15,7 +15,7 @@ import { attachTrainables, freeTrainables, linearAt, mergeTrainables } from "../
 import { allocatedBytes } from "../native/device.ts";
 import { createTensor, freeTensor, readF32 } from "../native/tensor.ts";
 import { BYTE_LEVEL } from "../text/testing.ts";
-import { type MergeReport, RECORD_FILE } from "./merge.ts";
+import { intoNewFolder, type MergeReport, RECORD_FILE } from "./merge.ts";
 import { loadSources, openBase } from "./sources.ts";
 import {
   BASE,
@@ -260,6 +260,17 @@ describe("refused, and nothing is left", () => {
     expect(await refused([])).toContain("no adapter");
     const failed = await unmergeModel({ modelDir: out, out: next() }).catch((error: Error) => error.message);
     expect(failed).toContain("--keep-originals");
+  });
+
+  test("an output folder that another run fills meanwhile stays as it is", async () => {
+    const out = next();
+    const failed = await intoNewFolder(out, async () => {
+      mkdirSync(out);
+      writeFileSync(join(out, "theirs"), "");
+    }).catch((error: Error) => error.message);
+    expect(failed).toContain("cannot be written");
+    expect(readdirSync(out)).toEqual(["theirs"]);
+    expect(readdirSync(root).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   });
 
   test("the proof: a weight outside the adapter, a NaN, a matrix of other values", async () => {

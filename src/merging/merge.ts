@@ -2,7 +2,7 @@
  * Merging adapters into a model folder, tensor by tensor: a plain model comes out, with tokenizer, chat template,
  * settings, a model card and a record of what was done. Written beside `out` and renamed when the proof has passed.
  */
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync, renameSync, rmdirSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { MERGE_ROWS } from "../adapters/draw.ts";
 import { InputError } from "../errors.ts";
@@ -125,14 +125,15 @@ export function requireNewFolder(out: string): void {
 
 /** Lets `fill` write a folder beside `out` and renames it; when anything goes wrong, nothing is left. */
 export async function intoNewFolder<T>(out: string, fill: (dir: string) => Promise<T>): Promise<T> {
-  const target = resolve(out);
+  const target = existsSync(out) ? realpathSync(out) : resolve(out);
   makeFolder(dirname(target));
   const dir = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
   rmSync(dir, { recursive: true, force: true });
   makeFolder(dir);
   try {
     const result = await fill(dir);
-    if (existsSync(target)) rmSync(target, { recursive: true });
+    // Only while it is empty still: another run may have written there meanwhile.
+    if (existsSync(target)) rmdirSync(target);
     renameSync(dir, target);
     return result;
   } catch (error) {

@@ -1,6 +1,6 @@
 /** What made a result: enough to make it again. Goes into every cell, run and benchmark file. */
 import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { isAbsolute, join, relative, resolve } from "node:path";
 
 export interface Manifest {
   readonly sbora: string;
@@ -45,11 +45,17 @@ export function fileHash(path: string): string {
   return new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
 }
 
-/** The command that was typed, with the script relative to the checkout. */
-export function commandLine(): string {
-  const [, script = "", ...rest] = process.argv;
-  const shown = script.startsWith(root) ? script.slice(root.length + 1) : script;
-  return ["bun run", shown, ...rest].join(" ");
+/** The command that was typed, ready for a shell in the same folder: the script as it is called from there, blanks quoted. */
+export function commandLine(argv: readonly string[] = process.argv, folder = process.cwd()): string {
+  const [, script = "", ...rest] = argv;
+  const near = relative(folder, script);
+  const shown = near.startsWith("..") || isAbsolute(near) ? script : near;
+  return ["bun run", ...[shown, ...rest].map(quoted)].join(" ");
+}
+
+/** A word as a POSIX shell reads it back. */
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 function commit(): string | null {

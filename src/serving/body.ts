@@ -5,6 +5,8 @@ import type { Ctx } from "./context.ts";
 import { badRequest } from "./errors.ts";
 
 const MAX_ISSUES = 8;
+/** Templates and their variables are walked recursively. */
+const MAX_DEPTH = 100;
 
 export async function readBody<S extends z.ZodType>(c: Ctx, schema: S): Promise<z.output<S>> {
   const text = await c.req.text();
@@ -14,6 +16,7 @@ export async function readBody<S extends z.ZodType>(c: Ctx, schema: S): Promise<
   } catch (error) {
     throw badRequest(`The body is not valid JSON: ${messageOf(error)}.`, null, "invalid_json");
   }
+  if (isDeeper(json, MAX_DEPTH)) throw badRequest(`The body is nested more than ${MAX_DEPTH} levels deep.`);
   const result = schema.safeParse(json);
   if (result.success) return result.data;
   const { issues } = result.error;
@@ -22,6 +25,16 @@ export async function readBody<S extends z.ZodType>(c: Ctx, schema: S): Promise<
     .map(({ path, message }) => `${path.join(".") || "body"}: ${message}`);
   const more = issues.length > MAX_ISSUES ? `; and ${issues.length - MAX_ISSUES} more` : "";
   throw badRequest(`${told.join("; ")}${more}.`, issues[0]!.path.join(".") || null);
+}
+
+function isDeeper(json: unknown, levels: number): boolean {
+  const isNest = (value: unknown): value is object => typeof value === "object" && value !== null;
+  let level = [json].filter(isNest);
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth >= levels) return true;
+    level = level.flatMap((nest) => Object.values(nest).filter(isNest));
+  }
+  return false;
 }
 
 /** Fields that would change the answer in a way this server does not know; ignoring them would mislead. */

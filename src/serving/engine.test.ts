@@ -106,6 +106,18 @@ describe("an answer is the same", () => {
       await Promise.all(neighbours);
     });
   });
+
+  test("and so are reports, beside neighbours that want longer ones", async () => {
+    await withEngine({ prefixCache: false }, async (client) => {
+      const wish: Wish = { logprobs: 0, scorePrompt: 0, sampling: { temperature: 0.2, seed: 3 } };
+      const alone = await ask(client, tinyPrompt(1, 20), wish);
+      const [beside] = await Promise.all([
+        ask(client, tinyPrompt(1, 20), wish),
+        ask(client, tinyPrompt(2, 20), { logprobs: 20, scorePrompt: 20 }),
+      ]);
+      expect(beside).toEqual(alone);
+    });
+  });
 });
 
 describe("requests", () => {

@@ -2,8 +2,9 @@
 import { timingSafeEqual } from "node:crypto";
 import type { MiddlewareHandler } from "hono";
 import { routePath } from "hono/route";
+import { messageOf } from "../errors.ts";
 import type { Ctx, Env, Serving } from "./context.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError, badRequest } from "./errors.ts";
 
 const REQUEST_ID = /^[\w.:-]{1,64}$/;
 
@@ -42,7 +43,12 @@ export function limited({ settings }: Serving): MiddlewareHandler<Env> {
     if (said > maxBodyBytes) refuse();
     if (c.req.raw.body !== null) {
       // Hono keeps it, so that the route reads the same bytes.
-      const body = await c.req.arrayBuffer();
+      const body = await c.req.arrayBuffer().catch((error: unknown) => {
+        if (c.req.raw.signal.aborted) throw badRequest("The body ended too early.", null, "body_incomplete");
+        // Bun stops reading at a limit of its own, above ours.
+        if (messageOf(error).includes("maxRequestBodySize")) return refuse();
+        throw error;
+      });
       if (body.byteLength > maxBodyBytes) refuse();
     }
     await next();

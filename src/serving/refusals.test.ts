@@ -122,6 +122,13 @@ describe("bad requests", () => {
     expect((await refusal(response)).status).toBe(400);
   });
 
+  test("too deeply nested: 400, not a stack that overflows", async () => {
+    const nest = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+    const body = JSON.stringify(chat).replace("{", `{"chat_template_kwargs":{"x":${nest}},`);
+    const response = await app.ask("/v1/chat/completions", undefined, { method: "POST", body });
+    expect(await refusal(response)).toMatchObject({ status: 400, type: "invalid_request_error" });
+  });
+
   test("with many mistakes name them all", async () => {
     const { message } = await refusal(await app.ask("/v1/completions", { model: 1, prompt: 2, n: -1 }));
     for (const field of ["model", "prompt", "n"]) expect(message).toContain(`${field}:`);

@@ -9,7 +9,7 @@ import { type Adapter, factor } from "../adapters/adapter.ts";
 import { createAdapter, freeAdapter } from "../adapters/detached.ts";
 import { MERGE_ROWS } from "../adapters/draw.ts";
 import { checkRank } from "../adapters/registry.ts";
-import { type AdapterFolder, loadAdapterValues, readAdapter } from "../adapters/storage.ts";
+import { type AdapterFolder, checkFactors, loadAdapterValues, readAdapter } from "../adapters/storage.ts";
 import { InputError, Problems } from "../errors.ts";
 import { PEFT_CONFIG_FILE, peftRank, peftScaling } from "../formats/peft.ts";
 import type { Linear } from "../model/linear.ts";
@@ -180,6 +180,9 @@ function planSites(model: Llama, folder: AdapterFolder, { method }: AdapterOptio
     checkRank(method, rank, shape);
     return { linear, site: { ...shape, rank, scaling: peftScaling(folder.config, module) } };
   });
+  // Before anything is allocated: a foreign file may claim any rank.
+  for (const { site } of sites) checkFactors(folder.modules.get(site.name)!, { site, method }, problems);
+  problems.throwIfAny(folder.file, "Check that the base model is the one the adapter was trained on.");
   return sites.map(({ linear, site }) => ({ linear, adapter: createAdapter(device, method, site) }));
 }
 

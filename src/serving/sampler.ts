@@ -95,7 +95,8 @@ function reporter(
   if (report === null) return (token) => ({ token, logprob: null, top: [] });
   const V = model.config.vocabSize;
   const start = row * raw.k;
-  const listed = Array.from({ length: raw.k }, (_, i): [number, number] => [
+  // A neighbour's longer list must not decide by which of the two formulas a token is scored.
+  const listed = Array.from({ length: Math.max(1, report) }, (_, i): [number, number] => [
     raw.ids[start + i]!,
     raw.values[start + i]!,
   ]);

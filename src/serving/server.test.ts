@@ -102,6 +102,20 @@ describe("over a socket", () => {
     }
   });
 
+  test("a body that stops half way is the client's fault, not the server's", async () => {
+    const head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nX-Request-Id: half\r\nContent-Length: 100\r\n\r\n";
+    const port = Number(new URL(server.url).port);
+    const socket = await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } });
+    socket.write(`${head}{`);
+    socket.flush();
+    await Bun.sleep(50);
+    socket.terminate();
+    const mine = (): LogRecord[] => logs.filter(({ id }) => id === "half");
+    for (let i = 0; i < 100 && mine().length === 0; i++) await Bun.sleep(10);
+    await Bun.sleep(10);
+    expect(mine()).toMatchObject([{ status: 400, error: "body_incomplete", aborted: true }]);
+  });
+
   test("the page and its script come from here alone", async () => {
     const page = await fetch(server.url);
     const html = await page.text();

@@ -10,6 +10,7 @@ import { mergeFolder } from "../model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../model/model.ts";
 import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
 import { type FineTuneOptions, fineTune, mergedForEvaluation, validationLoss } from "./fine-tune.ts";
+import { prepareRun } from "./prepare.ts";
 import { paperRecipe, type TrainRecipe } from "./recipe.ts";
 import { tinyRecords, writeTinyModel } from "./testing.ts";
 
@@ -229,14 +230,56 @@ describe("refused before anything is written", () => {
     const first = options();
     (await fineTune(first)).close();
     const again = (over: Partial<FineTuneOptions>) => fineTune({ ...first, ...over });
-    expect(again({})).rejects.toThrow("--resume");
-    expect(again({ resume: true, recipe: { ...recipe, learningRate: 0.5 } })).rejects.toThrow(
-      "another recipe",
+    const manifest = readFileSync(join(first.out, "manifest.json"), "utf8");
+    await expect(again({})).rejects.toThrow("--resume");
+    await expect(again({ resume: true, recipe: { ...recipe, learningRate: 0.5 } })).rejects.toThrow(
+      "another recipe: learningRate (0.01, now 0.5)",
     );
+    await expect(again({ resume: true, maxTokens: 500 })).rejects.toThrow("now 500 (--max-tokens)");
     const other = join(root, "other.json");
     writeFileSync(other, JSON.stringify(tinyRecords(13)));
-    expect(again({ resume: true, dataFile: other, records: tinyRecords(13) })).rejects.toThrow(
+    await expect(again({ resume: true, dataFile: other, records: tinyRecords(13) })).rejects.toThrow(
       "the data was data.json",
     );
+    expect(readFileSync(join(first.out, "manifest.json"), "utf8")).toBe(manifest);
+  });
+
+  test("a run that began with an adapter, resumed without it or with another: its indices would be others", async () => {
+    const [first, second] = [options({ recipe: { ...recipe, seed: 7 } }), options()];
+    for (const source of [first, second]) (await fineTune(source)).close();
+    const started = options({ initAdapter: first.out });
+    (await fineTune(started)).close();
+    const { initAdapter, ...without } = started;
+    await expect(fineTune({ ...without, resume: true })).rejects.toThrow(`--init-adapter ${initAdapter}`);
+    await expect(fineTune({ ...started, initAdapter: second.out, resume: true })).rejects.toThrow(
+      "whose contents are others now",
+    );
+    const before = readFileSync(join(started.out, "adapter_model.safetensors"));
+    (await fineTune({ ...started, resume: true })).close();
+    expect(readFileSync(join(started.out, "adapter_model.safetensors")).equals(before)).toBe(true);
+  });
+
+  test("the base's own folder, or one that holds an adapter or a model, as output", async () => {
+    const weights = readFileSync(join(modelDir, "model.safetensors"));
+    await expect(fineTune(options({ out: modelDir, recipe: { ...recipe, method: "full" } }))).rejects.toThrow(
+      "the base model's own folder",
+    );
+    expect(readFileSync(join(modelDir, "model.safetensors")).equals(weights)).toBe(true);
+    const first = options();
+    (await fineTune(first)).close();
+    rmSync(join(first.out, "checkpoint"), { recursive: true });
+    await expect(fineTune(first)).rejects.toThrow("already holds a adapter_model.safetensors");
+  });
+
+  test("schedules that hardly can be meant are remarked on", () => {
+    const notes = (changes: Partial<TrainRecipe>): string => {
+      const found: string[] = [];
+      prepareRun({ ...options({ recipe: { ...recipe, ...changes } }), onNote: (text) => found.push(text) });
+      return found.join("\n");
+    };
+    expect(notes({})).toBe("");
+    expect(notes({ warmup: 3 })).toContain("never reaches its peak");
+    expect(notes({ scheduleSteps: 2 })).toContain("the learning rate is 0 behind it");
+    expect(notes({ schedule: "constant", warmup: 3, scheduleSteps: 2 })).toBe("");
   });
 });

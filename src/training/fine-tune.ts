@@ -3,8 +3,14 @@
  * an experiment run through here. What is saved is saved before anybody evaluates it.
  */
 import { accessSync, constants, existsSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
-import { loadAdapterValues, readAdapter, saveAdapter } from "../adapters/storage.ts";
+import { basename, join, resolve } from "node:path";
+import {
+  ADAPTER_FILE,
+  type AdapterFolder,
+  loadAdapterValues,
+  readAdapter,
+  saveAdapter,
+} from "../adapters/storage.ts";
 import { promptHash } from "../data/prompts/registry.ts";
 import { InputError, messageOf, Problems } from "../errors.ts";
 import { readJsonObject, writeTextFile } from "../formats/files.ts";
@@ -25,7 +31,7 @@ import type { Device } from "../native/device.ts";
 import { fileHash, type Manifest, makeManifest } from "../reporting/manifest.ts";
 import { heldOutLoss, restoreParameters, type StepMetrics, type TrainResult, train } from "./loop.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "./prepare.ts";
-import { recipeHash } from "./recipe.ts";
+import { differing, recipeHash } from "./recipe.ts";
 import { saveModel } from "./save-model.ts";
 
 export interface FineTuneOptions extends RunInput {
@@ -59,22 +65,24 @@ export interface FineTuned extends PreparedRun {
 
 export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
   const { device, modelDir, recipe, out } = options;
-  checkOut(out, options.resume);
+  checkOut(options);
   const run = options.prepared ?? prepareRun(options);
   const fingerprint = fingerprintModel(modelDir);
   const name = run.config.nameOrPath;
   const data = { [basename(options.dataFile)]: fileHash(options.dataFile) };
   const manifest = makeManifest(device, { name, fingerprint }, data);
-  if (options.resume) checkSameInputs(out, manifest);
+  const init = options.initAdapter === undefined ? null : readAdapter(options.initAdapter);
+  const content = manifestOf(options, run, manifest, init);
+  if (options.resume) checkSameInputs(out, content);
   const model = loadLlama(device, modelDir, run.load);
   let trained: Trainables | null = null;
   try {
     trained = withArena(device, run.plan.scratch, (scratch) =>
-      attach(model, run, options, fingerprint, scratch),
+      attach(model, run, init, options, fingerprint, scratch),
     );
     const { plan, maxTokens, train: examples, validation } = run;
     makeFolder(out);
-    writeManifest(options, run, manifest);
+    writeTextFile(join(out, "manifest.json"), `${JSON.stringify(content, null, 2)}\n`);
     options.onStart?.(run);
     const { resume, onStep, shouldStop, checkpointEvery } = options;
     const result = await train(
@@ -154,12 +162,12 @@ function withArena<T>(device: Device, bytes: number, use: (arena: Arena) => T): 
 function attach(
   model: Llama,
   run: PreparedRun,
+  folder: AdapterFolder | null,
   options: FineTuneOptions,
   fingerprint: string,
   scratch: Arena,
 ): Trainables {
-  if (options.initAdapter === undefined) return attachTrainables(model, run.adapter, scratch);
-  const folder = readAdapter(options.initAdapter);
+  if (folder === null) return attachTrainables(model, run.adapter, scratch);
   const stored = adapterOptionsOf(folder);
   const problems = new Problems();
   const compare = (what: string, theirs: unknown, ours: unknown): void => {
@@ -172,7 +180,7 @@ function attach(
     ({ rank, scaling }) => rank !== stored.rank || scaling * rank !== stored.alpha,
   );
   if (others.length > 0) problems.add(`${others.length} modules have another rank or scaling than the rest`);
-  problems.throwIfAny(options.initAdapter, "Start from an adapter of the same kind.");
+  problems.throwIfAny(folder.dir, "Start from an adapter of the same kind.");
   const mismatch = baseMismatch(folder, fingerprint);
   if (mismatch) options.onNote?.(mismatch);
   const trained = attachTrainables(model, run.adapter, scratch);
@@ -206,8 +214,15 @@ function save(run: FineTuned, options: FineTuneOptions, dir: string, fingerprint
   });
 }
 
-/** Refuses a folder that cannot be written or holds another run, before anything is loaded. */
-export function checkOut(out: string, resume: boolean): void {
+/** Refuses a folder that cannot be written or holds a model or another run, before anything is loaded. */
+export function checkOut({
+  out,
+  resume,
+  modelDir,
+}: Pick<FineTuneOptions, "out" | "resume" | "modelDir">): void {
+  if (resolve(out) === resolve(modelDir)) {
+    throw new InputError(`${out}: this is the base model's own folder (--model); choose another --out.`);
+  }
   let parent = out;
   while (!existsSync(parent)) {
     const above = join(parent, "..");
@@ -227,14 +242,43 @@ export function checkOut(out: string, resume: boolean): void {
       `${out}: this folder already holds a training run; add --resume to go on with it, or choose another --out.`,
     );
   }
+  const taken = [ADAPTER_FILE, "model.safetensors"].find((name) => existsSync(join(out, name)));
+  if (!resume && taken) {
+    throw new InputError(`${out}: this folder already holds a ${taken}; choose another --out.`);
+  }
 }
 
-/** A run is resumed on the data and the base it was started with. */
-function checkSameInputs(out: string, now: Manifest): void {
+/**
+ * A run is resumed with the flags, the data and the base it was started with. Checked before the manifest is written
+ * anew: a refused command leaves the folder as it was.
+ */
+function checkSameInputs(out: string, content: RunManifest): void {
   const path = join(out, "manifest.json");
   if (!existsSync(path)) return;
-  const { manifest } = readJsonObject(path) as unknown as { manifest?: Partial<Manifest> };
+  const old = readJsonObject(path) as unknown as Partial<RunManifest>;
+  const { manifest } = old;
+  const now = content.manifest;
   const problems = new Problems();
+  // Without a checkpoint the run starts anew, as it is asked for now.
+  if (existsSync(join(out, "checkpoint", "state.safetensors"))) {
+    if (old.recipeHash !== undefined && old.recipeHash !== content.recipeHash) {
+      const fields = differing(old.recipe, content.recipe).slice(0, 5).join(", ");
+      problems.add(`the run was started with another recipe: ${fields}`);
+    }
+    if (old.maxTokens !== undefined && old.maxTokens !== content.maxTokens) {
+      problems.add(`passes held up to ${old.maxTokens} tokens, now ${content.maxTokens} (--max-tokens)`);
+    }
+    // The checkpoint holds what trains; indices and frozen factors come from the adapter the run began with.
+    if (old.initAdapter !== undefined && (old.initAdapter === null) !== (content.initAdapter === null)) {
+      problems.add(
+        old.initAdapter === null
+          ? "the run did not start from an adapter, now --init-adapter is given"
+          : `the run started from --init-adapter ${old.initAdapter}, now none is given`,
+      );
+    } else if (old.initAdapterHash && old.initAdapterHash !== content.initAdapterHash) {
+      problems.add(`the run started from --init-adapter ${old.initAdapter}, whose contents are others now`);
+    }
+  }
   if (manifest?.model?.fingerprint && manifest.model.fingerprint !== now.model.fingerprint) {
     problems.add(
       `the base was ${manifest.model.name} (${manifest.model.fingerprint.slice(0, 12)}), now it is another`,
@@ -245,13 +289,21 @@ function checkSameInputs(out: string, now: Manifest): void {
   }
   problems.throwIfAny(
     path,
-    "Resume with the model and data that the run was started with, or choose another --out.",
+    "Resume with the flags, model and data that the run was started with, or choose another --out.",
   );
 }
 
-function writeManifest(options: FineTuneOptions, run: PreparedRun, manifest: Manifest): void {
+/** What manifest.json holds. */
+type RunManifest = ReturnType<typeof manifestOf>;
+
+function manifestOf(
+  options: FineTuneOptions,
+  run: PreparedRun,
+  manifest: Manifest,
+  init: AdapterFolder | null,
+) {
   const { recipe } = options;
-  const content = {
+  return {
     schemaVersion: 1,
     recipe,
     recipeHash: recipeHash(recipe),
@@ -262,7 +314,8 @@ function writeManifest(options: FineTuneOptions, run: PreparedRun, manifest: Man
     trainableParameters: run.plan.parameters,
     maxTokens: run.maxTokens,
     initAdapter: options.initAdapter ?? null,
+    /** SHA-256 of its weights. */
+    initAdapterHash: init && fileHash(init.file),
     manifest,
   };
-  writeTextFile(join(options.out, "manifest.json"), `${JSON.stringify(content, null, 2)}\n`);
 }

@@ -150,9 +150,12 @@ export async function train(
         step,
       );
       if (!Number.isFinite(gradNorm) || !Number.isFinite(loss)) {
+        const kept = existsSync(checkpointPath)
+          ? `The last checkpoint is in ${join(out, "checkpoint")}; with another --out, try`
+          : "Nothing was saved yet; try";
         throw new InputError(
-          `training diverged at step ${step}: loss ${loss}, gradient norm ${gradNorm}. The last checkpoint is in ` +
-            `${join(out, "checkpoint")}; try a lower --lr (now ${recipe.learningRate}) or a longer --warmup.`,
+          `training diverged at step ${step}: loss ${loss}, gradient norm ${gradNorm}. ${kept} a lower --lr (now ` +
+            `${recipe.learningRate}) or a longer --warmup.`,
         );
       }
       prepareTrainables(model, trained, scratch);
@@ -232,6 +235,6 @@ export function restoreParameters(
 /** metrics.jsonl up to the checkpoint's step, so that a resumed run writes the file of an uninterrupted one. */
 function cutMetrics(path: string, step: number): void {
   if (!existsSync(path)) return;
-  const lines = readFileSync(path, "utf8").split("\n").slice(0, step);
+  const lines = readFileSync(path, "utf8").split("\n").filter(Boolean).slice(0, step);
   writeTextFile(path, lines.map((line) => `${line}\n`).join(""));
 }

@@ -89,6 +89,7 @@ export function prepareRun(input: RunInput): PreparedRun {
         `${recipe.batch} records; give --steps, more epochs or more data.`,
     );
   }
+  for (const note of remarks(recipe, steps, config, [...train, ...validation])) input.onNote?.(note);
   const tokens = train.reduce((sum, example) => sum + example.tokens.length, 0);
   const tokensPerStep = (tokens / train.length) * Math.min(recipe.batch, train.length);
   return {
@@ -104,6 +105,32 @@ export function prepareRun(input: RunInput): PreparedRun {
     tokensPerStep,
     plan,
   };
+}
+
+/** What is allowed and hardly meant. */
+function remarks(
+  { schedule, warmup, scheduleSteps }: TrainRecipe,
+  steps: number,
+  config: LlamaConfig,
+  examples: readonly TrainingExample[],
+): string[] {
+  const moving = schedule !== "constant";
+  const long = examples.filter(({ tokens }) => tokens.length > config.maxPositions).length;
+  return [
+    ...(moving && warmup >= steps
+      ? [
+          `--warmup ${warmup} is as long as the run of ${steps} steps: the learning rate never reaches its peak.`,
+        ]
+      : []),
+    ...(moving && scheduleSteps !== null && scheduleSteps < steps
+      ? [
+          `--schedule-steps ${scheduleSteps} ends before the run of ${steps} steps: the learning rate is 0 behind it.`,
+        ]
+      : []),
+    ...(long > 0
+      ? [`${long} records are longer than the ${config.maxPositions} positions the model was made for.`]
+      : []),
+  ];
 }
 
 /** Rows of the rotary table: what training needs, and room for evaluation prompts with their answers. */

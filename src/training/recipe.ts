@@ -109,6 +109,25 @@ export function recipeHash(recipe: unknown): string {
   return new Bun.CryptoHasher("sha256").update(canonicalJson(recipe)).digest("hex");
 }
 
+/** Paths at which two JSON values differ: "training.learningRate (0.001, now 0.0002)". */
+export function differing(old: unknown, now: unknown, path = ""): string[] {
+  if (isObject(old) && isObject(now)) {
+    const names = [...new Set([...Object.keys(old), ...Object.keys(now)])];
+    return names.flatMap((name) => differing(old[name], now[name], path === "" ? name : `${path}.${name}`));
+  }
+  const [before, after] = [JSON.stringify(old), JSON.stringify(now)];
+  return before === after ? [] : [`${path} (${shortened(before)}, now ${shortened(after)})`];
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function shortened(text: string | undefined): string {
+  if (text === undefined) return "nothing";
+  return text.length > 24 ? `${text.slice(0, 24)}…` : text;
+}
+
 export function canonicalJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   if (value !== null && typeof value === "object") {

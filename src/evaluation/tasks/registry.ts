@@ -44,7 +44,12 @@ export function taskNamed(name: string): Task {
 
 /** Tasks of a comma-separated list of names; `commonsense` and `arithmetic` stand for their whole suite. */
 export function tasksNamed(list: string): Task[] {
-  const names = list.split(",").map((name) => name.trim());
+  const names = list
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  if (names.length === 0)
+    throw new InputError(`no task is named in "${list}"; expected names with commas between them`);
   const found = names.flatMap((name) =>
     name === "commonsense" || name === "arithmetic"
       ? tasks.filter((t) => t.suite === name)

@@ -157,6 +157,8 @@ describe("registry", () => {
   test("names, suites, and an unknown one", () => {
     expect(tasksNamed("boolq, commonsense").map((t) => t.name)).toEqual(commonsenseTasks.map((t) => t.name));
     expect(tasksNamed("gsm8k,boolq").map((t) => t.name)).toEqual(["gsm8k", "boolq"]);
+    expect(tasksNamed("boolq,boolq,").map((t) => t.name)).toEqual(["boolq"]);
+    expect(() => tasksNamed(" ,")).toThrow(InputError);
     expect(() => tasksNamed("boolq,mnli")).toThrow(InputError);
     expect(() => tasksNamed("mnli")).toThrow("boolq, piqa");
   });
