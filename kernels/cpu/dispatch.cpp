@@ -7,6 +7,9 @@
 #include <new>
 #include <sched.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 const int32_t sb_real_bytes = 4;
 
@@ -34,11 +37,19 @@ constexpr Level kLevels[] = {
 #endif
 };
 
+#if defined(__x86_64__)
+/* __builtin_cpu_supports does not know "f16c" in clang 16 and older. */
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 /* The highest level this processor and its operating system support; every lower one is there too. */
 int32_t best_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return 0;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return 0;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
       !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
     return 1;

@@ -103,7 +103,7 @@ void sb_parallel(sb_cpu_context &ctx, int64_t tasks, void (*body)(void *argument
   pool.open.store(tasks, std::memory_order_relaxed);
   const uint32_t job = pool.signal.load(std::memory_order_relaxed) + 1;
   pool.ticket.store(static_cast<uint64_t>(job) << 32 | static_cast<uint32_t>(tasks), std::memory_order_release);
-  pool.signal.store(job, std::memory_order_release);
+  pool.signal.store(job, std::memory_order_seq_cst); /* notify_all looks for sleepers: not before the store */
   pool.signal.notify_all();
   work(pool, 0);
   int64_t open;

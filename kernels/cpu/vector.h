@@ -34,17 +34,54 @@ SB_INLINE uint16_t f32_to_bf16(float value) {
   if ((word & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(word >> 16 | 0x40);
   return static_cast<uint16_t>((word + 0x7fffu + (word >> 16 & 1)) >> 16);
 }
+/* IEEE half, to nearest even; a NaN stays one. No _Float16: g++ has it from 12 on (on ARM from 13), clang from 15. */
+#if defined(__aarch64__)
 SB_INLINE float f16_to_f32(uint16_t bits) {
-  _Float16 half;
+  __fp16 half;
   memcpy(&half, &bits, 2);
   return static_cast<float>(half);
 }
 SB_INLINE uint16_t f32_to_f16(float value) {
-  const _Float16 half = static_cast<_Float16>(value);
+  const __fp16 half = static_cast<__fp16>(value);
   uint16_t bits;
   memcpy(&bits, &half, 2);
   return bits;
 }
+#elif SB_ISA_LEVEL >= 1
+SB_INLINE float f16_to_f32(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
+SB_INLINE uint16_t f32_to_f16(float value) {
+  return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(value), 0)));
+}
+#else
+SB_INLINE float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, rest = bits & 0x7fff, fraction = rest & 0x3ff;
+  uint32_t word = (rest << 13) + (112u << 23);
+  if (rest >= 0x7c00) word = 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0);
+  float value;
+  if (rest < 0x400) {
+    value = static_cast<float>(fraction) * 0x1p-24f;
+    memcpy(&word, &value, 4);
+  }
+  word |= sign;
+  memcpy(&value, &word, 4);
+  return value;
+}
+SB_INLINE uint16_t f32_to_f16(float value) {
+  uint32_t word;
+  memcpy(&word, &value, 4);
+  const uint32_t sign = word >> 16 & 0x8000, rest = word & 0x7fffffffu;
+  if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00 | (rest >> 13 & 0x3ff));
+  if (rest >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00); /* 65520: halfway to 2^16 */
+  if (rest < 0x38800000u) { /* below 2^-14: in [0.5, 1) a float's last bit is 2^-24, a half's here */
+    float shifted;
+    memcpy(&shifted, &rest, 4);
+    shifted += 0.5f;
+    memcpy(&word, &shifted, 4);
+    return static_cast<uint16_t>(sign | (word - 0x3f000000u));
+  }
+  return static_cast<uint16_t>(sign | (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13);
+}
+#endif
 
 /* ---- loads and stores, at any address ----------------------------------------------------------------------- */
 

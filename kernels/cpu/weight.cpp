@@ -110,7 +110,9 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
     return sb_fail("weight [%lld,%lld]: %lld bytes could not be allocated", static_cast<long long>(out),
                    static_cast<long long>(in), static_cast<long long>(bytes));
   }
+#if defined(MADV_HUGEPAGE)
   if (alignment > 64) madvise(memory, panels_of(out) * panel_bytes, MADV_HUGEPAGE);
+#endif
   *w = {{out, in, held, compute}, static_cast<unsigned char *>(memory), panel_bytes, bytes};
 
   const unsigned char *from = static_cast<const unsigned char *>(data);

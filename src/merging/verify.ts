@@ -21,6 +21,8 @@ export interface Verification {
 
 /** f32 logits of two orders of summation differ by this much of the largest logit at most; measured: 1e-5. */
 const F32_TOLERANCE = 1e-4;
+/** A tiny update's rounding to 16 bits may move them further than the update did. */
+const ROUNDED_TOLERANCE = 1e-3;
 
 /** @throws InputError naming everything that is not as it must be */
 export async function verifyMerge(
@@ -65,8 +67,8 @@ function checkLogits(
   after: readonly TensorEntry[],
   problems: Problems,
 ): void {
-  const floor = F32_TOLERANCE * Math.max(1, largest);
   const rounded = after.some(({ dtype }) => dtype !== "F32");
+  const floor = (rounded ? ROUNDED_TOLERANCE : F32_TOLERANCE) * Math.max(1, largest);
   // 16 bits drop part of the updates (settled 20), but must not lead further away than the base is.
   const limit = rounded ? Math.max(floor, effect) : floor;
   if (!(difference <= limit)) {

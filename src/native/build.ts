@@ -139,7 +139,8 @@ export function cacheFolder(): string {
     if (writable(resolve(chosen))) return resolve(chosen);
     throw new InputError(`SBORA_CACHE is "${chosen}", a folder that cannot be written. Choose another.`);
   }
-  const home = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  // Absolute: the compiler runs in another folder.
+  const home = resolve(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"));
   if (writable(join(home, "sbora"))) return join(home, "sbora");
   const user = process.getuid?.() ?? 0;
   const folder = join(tmpdir(), `sbora-${user}`);

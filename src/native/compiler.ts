@@ -74,7 +74,7 @@ export async function compile(compiler: Compiler, args: readonly string[], cwd: 
   throw new InputError(
     `Compiling the native library failed (${compiler.version}, exit ${code}):\n${last}\n` +
       `Command: ${[...compiler.command, ...args].join(" ")}\n` +
-      "It needs C++20: g++ 10 or clang 12 or newer. Set CXX to choose another compiler.",
+      "It needs C++20: g++ 11 or clang 14 or newer. Set CXX to choose another compiler.",
   );
 }
 

@@ -41,4 +41,9 @@ describe("philox4x32-10", () => {
     for (let i = 0; i < 70_000; i++) counts[random.below(7)]!++;
     for (const count of counts) expect(Math.abs(count - 10_000)).toBeLessThan(500);
   });
+
+  test("a draw from nothing is refused", () => {
+    for (const n of [0, -1, 1.5, 2 ** 32 + 1]) expect(() => randomStream(1n).below(n)).toThrow(RangeError);
+    expect(() => distinctIntegers(1n, 4, 3)).toThrow("below(0)");
+  });
 });

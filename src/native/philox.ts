@@ -52,6 +52,9 @@ export function randomStream(key: bigint): RandomStream {
   return {
     word,
     below(n) {
+      if (!(Number.isInteger(n) && n >= 1 && n <= 2 ** 32)) {
+        throw new RangeError(`below(${n}): expected a whole number from 1 to 2^32.`);
+      }
       // Words at or above the largest multiple of n would favour small results.
       const limit = 2 ** 32 - (2 ** 32 % n);
       for (;;) {

@@ -32,8 +32,8 @@ export function openPlanningDevice(realBytes: 4 | 8 = 4): PlanningDevice {
       sizes.delete(address as number);
       return 0;
     },
-    sb_weight_create(...values) {
-      (values[7 as never] as unknown as BigInt64Array)[0] = 1n;
+    sb_weight_create(_context, _data, _dtype, _out, _in, _compute, weight) {
+      (weight as BigInt64Array)[0] = 1n;
       return 0;
     },
   };
