@@ -106,7 +106,7 @@ inline void pack_transposed(int64_t rows, int64_t words, float *out, int64_t str
 #pragma GCC unroll 16
         for (int64_t j = 0; j < kLanes; j++) vf_store(to + j * stride, block[j]);
       } else {
-        for (int64_t j = 0; j < steps; j++) store_some(to + j * stride, block[j], width);
+        for (int64_t j = 0; j < steps; j++) vf_store_some(to + j * stride, block[j], width);
       }
     }
   }
@@ -149,7 +149,7 @@ void pack_k_major(const Operand &m, int64_t row, int64_t rows, int64_t word, int
         if constexpr (form == Form::rounded && dtype != SB_BF16) v = round_to_bf16(v);
       }
       if (stride == kPanel) vf_store(to + i / kPanel * words * kPanel + i % kPanel, v);
-      else store_some(to + i, v, product_min(columns - i, kLanes));
+      else vf_store_some(to + i, v, product_min(columns - i, kLanes));
     }
   }
 }

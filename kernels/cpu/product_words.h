@@ -19,9 +19,6 @@ inline vf pair_lanes(vf low, vf high) {
 }
 #endif
 
-/* The first n lanes. */
-inline void store_some(float *p, vf v, int64_t n) { vf_store_some(p, v, n); }
-
 /* ---- transposition: kLanes rows of kLanes words, in place ---------------------------------------------------- */
 
 #if SB_ISA_LEVEL >= 2
