@@ -86,7 +86,16 @@ SB_INLINE uint16_t f32_to_f16(float value) {
 /* ---- loads and stores, at any address ----------------------------------------------------------------------- */
 
 SB_INLINE vf vf_zero() { return vf{}; }
-SB_INLINE vf vf_set(float value) { return vf{} + value; }
+/* Not vf{} + value: -0 + 0 is 0, so the compilers keep that addition. */
+SB_INLINE vf vf_set(float value) {
+#if SB_ISA_LEVEL >= 2
+  return _mm512_set1_ps(value);
+#elif SB_ISA_LEVEL == 1
+  return _mm256_set1_ps(value);
+#else
+  return vf{value, value, value, value};
+#endif
+}
 SB_INLINE vf vf_load(const float *p) {
   vf v;
   memcpy(&v, p, sizeof v);
