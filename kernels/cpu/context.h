@@ -3,7 +3,8 @@
 #include "../backend.h"
 #include "../host/memory.h"
 
-struct sb_pool; /* pool.cpp */
+struct sb_pool;     /* pool.cpp */
+struct WeightBlock; /* weight_memory.cpp */
 
 enum sb_isa { SB_ISA_PORTABLE = 0, SB_ISA_AVX2 = 1, SB_ISA_AVX512 = 2, SB_ISA_AVX512BF16 = 3 };
 
@@ -13,6 +14,7 @@ struct sb_cpu_context : sb_host_context {
   sb_isa isa;
   unsigned char *workspace; /* 64-byte aligned; made by sb_reserve, the same address until the next sb_reserve */
   int64_t workspace_bytes;
+  WeightBlock *weight_block; /* the last one, which may have room */
 };
 
 inline sb_cpu_context &sb_cpu(sb_context *ctx) { return *static_cast<sb_cpu_context *>(ctx); }

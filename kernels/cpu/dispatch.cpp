@@ -6,7 +6,6 @@
 #include <cstring>
 #include <new>
 #include <sched.h>
-#include <sys/mman.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -100,11 +99,9 @@ int32_t cpu_reserve(sb_context *context, int64_t tokens, int64_t width, int64_t 
   const int64_t needed = product > block ? product : block;
   if (needed > ctx.workspace_bytes) {
     void *memory = nullptr;
-    if (posix_memalign(&memory, 2 << 20, static_cast<size_t>(needed)))
+    if (posix_memalign(&memory, kHugePage, static_cast<size_t>(needed)))
       return sb_fail("sb_reserve: %lld bytes of workspace could not be allocated", static_cast<long long>(needed));
-#if defined(MADV_HUGEPAGE)
-    madvise(memory, static_cast<size_t>(needed), MADV_HUGEPAGE);
-#endif
+    host_prefer_huge_pages(memory, needed);
     free(ctx.workspace);
     host_count(context, needed - ctx.workspace_bytes);
     ctx.workspace = static_cast<unsigned char *>(memory);

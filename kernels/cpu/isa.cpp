@@ -5,10 +5,10 @@
  */
 #include "../host/indices.h"
 #include "context.h"
+#include "weight_memory.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
 /* GCC 12 about its own intrinsics' undefined operands. */

@@ -46,6 +46,16 @@ inline __attribute__((always_inline)) void load_right(const void *data, int64_t 
   }
 }
 
+/* With few rows the right operand comes from memory, and the hardware's prefetchers stop at every 4 KiB of it. */
+constexpr int kStreamedRows = 8;
+template <Format format>
+inline __attribute__((always_inline)) void prefetch_right(const void *data, int64_t k, int64_t column) {
+  constexpr int64_t size = format == Format::f16 ? 2 : 4, ahead = 4096;
+  const int64_t step = format == Format::bf16 ? k / 2 : k;
+  for (int64_t byte = 0; byte < 2 * kLanes * size; byte += 64)
+    prefetch(data, (step * kPanel + column) * size + ahead + byte);
+}
+
 template <Format format>
 inline __attribute__((always_inline)) vf multiply_add(vf a, vf b, vf sum) {
 #if SB_ISA_LEVEL >= 3
@@ -68,6 +78,7 @@ void multiply_tile(const float *left, const void *right, int64_t depth, float *s
     const float *l = left;
     for (int64_t k = 0; k < depth; k += steps) {
       vf r0, r1;
+      if constexpr (height <= kStreamedRows) prefetch_right<format>(right, k, column);
       load_right<format, 0>(right, k, column, r0, r1);
 #pragma GCC unroll 16
       for (int i = 0; i < height; i++) {

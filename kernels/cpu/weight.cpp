@@ -7,7 +7,8 @@
 struct CpuWeight : sb_weight {
   unsigned char *panels;
   int64_t panel_bytes;
-  int64_t bytes; /* as counted in the context's total */
+  WeightBlock *block; /* whose memory the panels are */
+  int64_t bytes;      /* as counted in the context's total */
 };
 
 inline const CpuWeight &cpu_weight(const sb_weight *weight) { return *static_cast<const CpuWeight *>(weight); }
@@ -100,20 +101,16 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
   sb_cpu_context &ctx = sb_cpu(context);
   const int32_t held = compute == SB_BF16 ? SB_BF16 : dtype;
   const int64_t panel_bytes = (held == SB_F32 ? in * 4 : held == SB_F16 ? in * 2 : (in + 1) / 2 * 4) * kPanel;
-  void *memory = nullptr;
-  const int64_t bytes = panels_of(out) * panel_bytes + static_cast<int64_t>(sizeof(CpuWeight));
+  const int64_t panels = panels_of(out) * panel_bytes, bytes = panels + static_cast<int64_t>(sizeof(CpuWeight));
   CpuWeight *w = static_cast<CpuWeight *>(malloc(sizeof(CpuWeight)));
-  /* 2 MiB alignment lets the kernel back a large weight by huge pages: decode reads it at a third of the page walks. */
-  const int64_t alignment = panels_of(out) * panel_bytes >= (4 << 20) ? 2 << 20 : 64;
-  if (!w || posix_memalign(&memory, alignment, panels_of(out) * panel_bytes)) {
+  WeightBlock *block = nullptr;
+  unsigned char *memory = w ? weight_memory(ctx.weight_block, panels, &block) : nullptr;
+  if (!memory) {
     free(w);
     return sb_fail("weight [%lld,%lld]: %lld bytes could not be allocated", static_cast<long long>(out),
                    static_cast<long long>(in), static_cast<long long>(bytes));
   }
-#if defined(MADV_HUGEPAGE)
-  if (alignment > 64) madvise(memory, panels_of(out) * panel_bytes, MADV_HUGEPAGE);
-#endif
-  *w = {{out, in, held, compute}, static_cast<unsigned char *>(memory), panel_bytes, bytes};
+  *w = {{out, in, held, compute}, memory, panel_bytes, block, bytes};
 
   const unsigned char *from = static_cast<const unsigned char *>(data);
   const int64_t size = dtype == SB_F32 ? 4 : 2;
@@ -127,7 +124,7 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
   });
   if (broken) {
     const int64_t at = first_not_finite(from, dtype, out * in);
-    free(memory);
+    weight_memory_free(ctx.weight_block, block);
     free(w);
     return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
                    static_cast<long long>(in), static_cast<long long>(at / in), static_cast<long long>(at % in));
@@ -140,7 +137,7 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
 int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
   CpuWeight *w = static_cast<CpuWeight *>(weight);
   host_count(context, -w->bytes);
-  free(w->panels);
+  weight_memory_free(sb_cpu(context).weight_block, w->block);
   free(w);
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sys/mman.h>
 
 namespace {
 
@@ -20,6 +21,17 @@ Header *header_of(void *memory) { return reinterpret_cast<Header *>(static_cast<
 
 } // namespace
 
+void host_prefer_huge_pages(void *memory, int64_t bytes) noexcept {
+#if defined(MADV_HUGEPAGE)
+  const int64_t address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory));
+  const int64_t first = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const int64_t last = (address + bytes) / kHugePage * kHugePage;
+  if (last > first) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
 int32_t host_sync(sb_context *) noexcept { return 0; }
 
 /* calloc and not aligned_alloc + memset: pages of a large block are zero already and stay untouched until used. */
@@ -29,6 +41,7 @@ int32_t host_alloc(sb_context *ctx, int64_t bytes, void **out) noexcept {
   if (!base) return sb_fail("sb_alloc: %lld bytes could not be allocated", static_cast<long long>(bytes));
   const int64_t past = reinterpret_cast<uintptr_t>(base) % kAlignment;
   void *memory = base + 2 * kAlignment - past;
+  host_prefer_huge_pages(memory, bytes);
   *header_of(memory) = {ctx, base, bytes};
   host_count(ctx, bytes);
   *out = memory;

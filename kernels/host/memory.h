@@ -16,6 +16,10 @@ static inline void host_count(sb_context *ctx, int64_t bytes) {
   __atomic_add_fetch(&static_cast<sb_host_context *>(ctx)->allocated, bytes, __ATOMIC_RELAXED);
 }
 
+constexpr int64_t kHugePage = 2 << 20;
+/* Lets the system back the whole huge pages within [memory, memory + bytes) by such: a third of the page walks. */
+void host_prefer_huge_pages(void *memory, int64_t bytes) noexcept;
+
 int32_t host_sync(sb_context *ctx) noexcept; /* nothing to wait for */
 int32_t host_alloc(sb_context *ctx, int64_t bytes, void **out) noexcept;
 int32_t host_free(sb_context *ctx, void *memory) noexcept;

@@ -48,6 +48,7 @@ const CPU_SOURCES = [
   "cpu/dispatch.cpp",
   "cpu/product_workspace.cpp",
   "cpu/block_workspace.cpp",
+  "cpu/weight_memory.cpp",
 ];
 /** Compiled once for every instruction set; the processor's best is chosen when a context is opened. */
 const CPU_ISA_SOURCE = "cpu/isa.cpp";
