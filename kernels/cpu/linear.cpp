@@ -12,22 +12,6 @@ inline Format held_format(const CpuWeight &w) {
   return form_of(w.compute) == Form::pairs ? Format::pairs : Format::bf16;
 }
 
-/* [words][32] of a 16-bit panel, columns k0..k1-1, to f32. */
-inline void expand_panel(const CpuWeight &w, const unsigned char *panel, int64_t k0, int64_t k1, float *to) {
-  const uint16_t *from = reinterpret_cast<const uint16_t *>(panel) + k0 * kPanel;
-  if (w.dtype == SB_F16) {
-    for (int64_t i = 0; i < (k1 - k0) * kPanel; i += kLanes) vf_store(to + i, vf_load_f16(from + i));
-    return;
-  }
-  for (int64_t k = k0; k < k1; k += 2, from += 2 * kPanel, to += 2 * kPanel)
-    for (int64_t i = 0; i < kPanel; i += kLanes) {
-      vf words;
-      memcpy(&words, from + 2 * i, sizeof words);
-      vf_store(to + i, bf16_low(words));
-      vf_store(to + kPanel + i, bf16_high(words));
-    }
-}
-
 struct ForwardRight {
   const CpuWeight &w;
   Format held;

@@ -32,6 +32,22 @@ inline void write_element(const CpuWeight &w, int64_t row, int64_t column, float
   else reinterpret_cast<uint16_t *>(panel)[i] = w.dtype == SB_F16 ? f32_to_f16(value) : f32_to_bf16(value);
 }
 
+/* [words][32] of a 16-bit panel, columns k0..k1-1, to f32. */
+inline void expand_panel(const CpuWeight &w, const unsigned char *panel, int64_t k0, int64_t k1, float *to) {
+  const uint16_t *from = reinterpret_cast<const uint16_t *>(panel) + k0 * kPanel;
+  if (w.dtype == SB_F16) {
+    for (int64_t i = 0; i < (k1 - k0) * kPanel; i += kLanes) vf_store(to + i, vf_load_f16(from + i));
+    return;
+  }
+  for (int64_t k = k0; k < k1; k += 2, from += 2 * kPanel, to += 2 * kPanel)
+    for (int64_t i = 0; i < kPanel; i += kLanes) {
+      vf words;
+      memcpy(&words, from + 2 * i, sizeof words);
+      vf_store(to + i, bf16_low(words));
+      vf_store(to + kPanel + i, bf16_high(words));
+    }
+}
+
 /* ---- creation ----------------------------------------------------------------------------------------------- */
 
 /* The first of n elements that is NaN or infinite, else n. The data may lie at any address. */
@@ -195,14 +211,22 @@ int32_t weight_write_columns(sb_context *context, sb_weight *weight, const int32
 int32_t weight_row_squares(sb_context *context, const sb_weight *weight, void *squares) noexcept {
   const CpuWeight &w = cpu_weight(weight);
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
+    constexpr int64_t kStrip = 128;
+    alignas(64) float strip[kStrip * kPanel];
     double sums[kPanel] = {};
-    const int64_t rows = product_min(kPanel, w.out - panel * kPanel);
-    for (int64_t column = 0; column < w.in; column++)
-      for (int64_t i = 0; i < rows; i++) {
-        const double value = read_element(w, panel * kPanel + i, column);
-        sums[i] += value * value;
-      }
-    for (int64_t i = 0; i < rows; i++) static_cast<float *>(squares)[panel * kPanel + i] = static_cast<float>(sums[i]);
+    for (int64_t first = 0; first < w.in; first += kStrip) {
+      const int64_t last = product_min(first + kStrip, w.in);
+      const float *values = strip;
+      if (w.dtype == SB_F32) values = reinterpret_cast<const float *>(panel_of(w, panel)) + first * kPanel;
+      else expand_panel(w, panel_of(w, panel), first, last, strip);
+      for (int64_t column = 0; column < last - first; column++)
+        for (int64_t i = 0; i < kPanel; i++) {
+          const double value = values[column * kPanel + i];
+          sums[i] += value * value;
+        }
+    }
+    for (int64_t i = panel * kPanel; i < product_min(w.out, (panel + 1) * kPanel); i++)
+      static_cast<float *>(squares)[i] = static_cast<float>(sums[i - panel * kPanel]);
   });
   return 0;
 }
