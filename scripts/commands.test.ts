@@ -93,6 +93,15 @@ describe("train", () => {
     expect(existsSync(join(root, "dry"))).toBe(false);
   });
 
+  test("--checkpoint-activations: less memory, the same adapter", () => {
+    const { stderr } = succeeded("train", [...flags("sparing"), "--checkpoint-activations"]);
+    expect(stderr).toContain("activations made again block by block");
+    const adapter = (out: string): Buffer => readFileSync(join(root, out, "adapter_model.safetensors"));
+    expect(adapter("sparing").equals(adapter("first"))).toBe(true);
+    if (process.platform === "linux")
+      expect(stderr).toMatch(/memory +[\d.]+ MiB at most, foreseen were [\d.]+ MiB/);
+  });
+
   test("records that are cut are counted", () => {
     const { stderr } = succeeded("train", [...flags("cut", 1), "--cutoff", "300"]);
     expect(stderr).toContain("24 of 24 records (100.0 %)");

@@ -12,8 +12,10 @@ import { adapterOptionsOf } from "../src/model/load-adapter.ts";
 import { linearNames } from "../src/model/shapes.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { commandLine } from "../src/reporting/manifest.ts";
+import { mostResidentBytes } from "../src/reporting/memory.ts";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
 import { checkOut, type FineTuned, fineTune } from "../src/training/fine-tune.ts";
+import { forecastRun, type MemoryForecast } from "../src/training/forecast.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "../src/training/prepare.ts";
 import { paperRecipe, type TrainRecipe } from "../src/training/recipe.ts";
@@ -140,6 +142,12 @@ const ARGS = {
     valueHint: "N",
     description: "Most tokens of one packed pass: memory against speed. Default: 1024, at least the cutoff",
   },
+  "checkpoint-activations": {
+    type: "boolean",
+    default: false,
+    description:
+      "Keep each block's input alone and run the block again for its gradient: less memory, same bytes",
+  },
   ...deviceFlags,
   "save-as": {
     type: "string",
@@ -224,6 +232,7 @@ async function main(args: Args): Promise<void> {
     dataFile,
     records,
     recipe,
+    recompute: args["checkpoint-activations"],
     onNote,
     ...(avoid ? { avoid } : {}),
     ...(maxTokens ? { maxTokens } : {}),
@@ -238,6 +247,7 @@ async function main(args: Args): Promise<void> {
   const stop = stopOnSignals();
   const device = await openCommandDevice(args);
   const line: { progress: Progress | null } = { progress: null };
+  let foreseen = 0;
   try {
     const tuned = await fineTune({
       ...input,
@@ -248,8 +258,9 @@ async function main(args: Args): Promise<void> {
       resume: args.resume,
       ...(args["init-adapter"] ? { initAdapter: args["init-adapter"] } : {}),
       shouldStop: () => stop.signal !== null,
-      onStart: (run) => {
-        describeRun(run, recipe);
+      onStart: (run, memory) => {
+        describeRun(run, recipe, memory);
+        foreseen = memory.total;
         showSamples(run, records);
       },
       onStep: (metrics, steps) => {
@@ -264,7 +275,7 @@ async function main(args: Args): Promise<void> {
       },
     });
     line.progress?.end();
-    report(tuned, recipe, out);
+    report(tuned, recipe, out, foreseen);
     tuned.close();
   } finally {
     closeDevice(device);
@@ -285,10 +296,13 @@ function stopOnSignals(): { signal: "SIGINT" | "SIGTERM" | null } {
   return state;
 }
 
-function report({ result, steps }: FineTuned, { method }: TrainRecipe, out: string): void {
+function report({ result, steps }: FineTuned, { method }: TrainRecipe, out: string, foreseen: number): void {
   const { finished, bestLoss, bestStep } = result;
   const best = bestLoss === null ? "last step" : `step ${bestStep}, validation loss ${bestLoss.toFixed(4)}`;
   console.log(`${method === "full" ? "model  " : "adapter"}  ${out} (${best})`);
+  const most = mostResidentBytes();
+  if (most !== null)
+    say("memory", `${formatSize(most, "B")} at most, foreseen were ${formatSize(foreseen, "B")}`);
   if (finished) return;
   const command = commandLine();
   console.log(
@@ -296,9 +310,13 @@ function report({ result, steps }: FineTuned, { method }: TrainRecipe, out: stri
   );
 }
 
-function describeRun(run: PreparedRun, recipe: TrainRecipe): void {
+/** A line about the run, on stderr. */
+function say(name: string, text: string): void {
+  console.error(`${name.padEnd(9)} ${text}`);
+}
+
+function describeRun(run: PreparedRun, recipe: TrainRecipe, memory: MemoryForecast): void {
   const { config, plan, steps, train, validation, maxTokens } = run;
-  const say = (name: string, text: string): void => console.error(`${name.padEnd(9)} ${text}`);
   const {
     method,
     rank,
@@ -332,16 +350,23 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe): void {
   );
   say(
     "data",
-    `${train.length} records for training, ${validation.length} for validation, ${steps} steps, passes of ${maxTokens} tokens`,
+    `${train.length} records for training, ${validation.length} for validation, ${steps} steps, passes of ${maxTokens} tokens${
+      plan.recompute ? ", activations made again block by block" : ""
+    }`,
   );
-  say("memory", memoryText(run));
+  say("memory", memoryText(memory));
 }
 
-function memoryText({ plan }: PreparedRun): string {
-  const { weights, trainable, kept, scratch } = plan;
-  const part = (bytes: number): string => formatSize(bytes, "B");
-  const total = part(weights + trainable + kept + scratch);
-  return `${total} = weights ${part(weights)} + trained ${part(trainable)} + activations ${part(kept)} + scratch ${part(scratch)}`;
+function memoryText({ weights, fixed, trainable, copies, total, ...rest }: MemoryForecast): string {
+  const parts = {
+    weights: weights + fixed,
+    trained: trainable + copies,
+    activations: rest.kept,
+    scratch: rest.scratch + rest.workspace,
+    "Bun and data": rest.process,
+  };
+  const text = Object.entries(parts).map(([name, bytes]) => `${name} ${formatSize(bytes, "B")}`);
+  return `${formatSize(total, "B")} = ${text.join(" + ")}`;
 }
 
 /** Three records as the model sees them: the surest way to notice a wrong prompt or a doubled BOS. */
@@ -362,10 +387,11 @@ function showSamples({ train, tokenizer, prompt }: PreparedRun, records: readonl
 
 async function dryRun(args: Args, input: RunInput): Promise<void> {
   const run = prepareRun(input);
-  describeRun(run, input.recipe);
-  showSamples(run, input.records);
   const device = await openCommandDevice(args);
   try {
+    const memory = await forecastRun(device, run, input.recipe);
+    describeRun(run, input.recipe, memory);
+    showSamples(run, input.records);
     const secondsPerToken = measureTraining(device, input.modelDir, run, input.recipe);
     const { steps, tokensPerStep, validation, plan } = run;
     const held = validation.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -375,7 +401,7 @@ async function dryRun(args: Args, input: RunInput): Promise<void> {
     console.log(`steps     ${steps}`);
     console.log(`tokens    ${formatSize(steps * tokensPerStep)} (${Math.round(tokensPerStep)} a step)`);
     console.log(`trained   ${plan.parameters} parameters`);
-    console.log(`memory    ${memoryText(run)}`);
+    console.log(`memory    ${memoryText(memory)}`);
     console.log(`speed     ${Math.round(1 / secondsPerToken)} tokens/s, measured on one pass`);
     console.log(`expected  ${formatSeconds(secondsPerToken * tokens)} (${evaluations} validations included)`);
   } finally {

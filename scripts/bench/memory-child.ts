@@ -1,12 +1,13 @@
 /** Started by memory.ts: a few training steps and nothing else, then the most memory this process has held. */
-import { readFileSync } from "node:fs";
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { readLlamaConfig } from "../../src/formats/hf-config.ts";
 import { allocatedBytes, closeDevice, openDevice } from "../../src/native/device.ts";
+import { mostResidentBytes } from "../../src/reporting/memory.ts";
+import { forecastMemory } from "../../src/training/forecast.ts";
 import { planTraining } from "../../src/training/plan.ts";
 import { fixedBatch } from "./batch.ts";
 import type { StepMethod } from "./options.ts";
-import { adapterOptions, openStepBed } from "./step-bed.ts";
+import { adapterOptions, openStepBed, STEP_RANK } from "./step-bed.ts";
 
 export interface MemoryRequest {
   /** Model folder, its weights in bf16. */
@@ -22,7 +23,7 @@ export interface MemoryRequest {
 export interface MemoryResult {
   /** VmHWM. */
   readonly peak: number;
-  /** The sum `train --dry-run` prints. */
+  /** What `train --dry-run` foresees, without the host copies of a run that saves: this one does not. */
   readonly planned: number;
   /** Alive on the device: tensors, weights, workspace. */
   readonly allocated: number;
@@ -35,31 +36,23 @@ async function main({ dir, compute, method, lengths, steps, threads }: MemoryReq
   const config = readLlamaConfig(dir);
   const device = await openDevice({ threads });
   const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  const load = { compute, positions: tokens };
+  const plan = planTraining(config, load, adapterOptions(method), 0, tokens, BYTES_PER_WEIGHT);
+  const foreseen = { config, plan, maxTokens: tokens, rank: STEP_RANK, copies: 0 };
+  const planned = (await forecastMemory(device, foreseen)).total;
   const bed = openStepBed(device, { name: dir, shape: null, config, folder: dir }, compute, [method], tokens);
   const batch = fixedBatch(lengths, config.vocabSize);
   for (let i = 0; i < steps; i++) {
     bed.step(method, batch);
     await Bun.sleep(0);
   }
-  const load = { compute, positions: tokens };
-  const plan = planTraining(config, load, adapterOptions(method), 0, tokens, BYTES_PER_WEIGHT);
-  const { weights, trainable, kept, scratch } = plan;
   const allocated = allocatedBytes(device);
-  const result: MemoryResult = {
-    peak: peakBytes(),
-    planned: weights + trainable + kept + scratch,
-    allocated,
-  };
+  const peak = mostResidentBytes();
+  if (peak === null) throw new Error("/proc/self/status has no VmHWM; memory is measured on Linux only");
+  const result: MemoryResult = { peak, planned, allocated };
   bed.free();
   closeDevice(device);
   console.log(JSON.stringify(result));
-}
-
-function peakBytes(): number {
-  const [, kibibytes] = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync("/proc/self/status", "utf8")) ?? [];
-  if (kibibytes === undefined)
-    throw new Error("/proc/self/status has no VmHWM; memory is measured on Linux only");
-  return 1024 * Number(kibibytes);
 }
 
 if (import.meta.main) await main(JSON.parse(process.argv[2] ?? "{}") as MemoryRequest);

@@ -55,13 +55,17 @@ export interface BlockSaved {
   readonly linears: Readonly<Record<LinearName, Saved>>;
 }
 
-/** y = x + attention(norm(x)); out = y + mlp(norm(y)). Returns the new residual stream [T,H] f32 and what was saved. */
+/**
+ * y = x + attention(norm(x)); out = y + mlp(norm(y)). x, out: the residual stream [T,H] f32.
+ * @param out null: nobody reads the output, the block runs again for what its backward needs
+ */
 export function blockForward(
   pass: Pass,
   layer: Layer,
   context: BlockContext,
   x: Tensor,
-): { out: Tensor; saved: BlockSaved } {
+  out: Tensor | null,
+): BlockSaved {
   const { device, kept, scratch, compute } = pass;
   const { attention: a, eps, packed, positions, ffn } = context;
   const { linears } = layer;
@@ -104,18 +108,21 @@ export function blockForward(
     saved.up_proj = forward(pass, linears.up_proj, xn, up);
     return keepXn2 ? xn : null;
   });
-  const out = arenaTensor(kept, "f32", [T, H]);
-  copy(device, out, mid);
   const keepH = keepsInput(linears.down_proj);
   const h = withScratch(scratch, () => {
+    saved.down_proj = {};
+    if (!out && !linears.down_proj.adapter) return null;
     const product = arenaTensor(keepH ? kept : scratch, compute, [T, ffn]);
     swigluForward(device, gate, up, product);
-    saved.down_proj = forward(pass, linears.down_proj, product, out, 1);
+    // What a method saves does not depend on what its product is added to.
+    if (out) copy(device, out, mid);
+    const y = out ?? arenaTensor(scratch, "f32", [T, H]);
+    saved.down_proj = forward(pass, linears.down_proj, product, y, out ? 1 : 0);
     return keepH ? product : null;
   });
 
   const all = saved as Record<LinearName, Saved>;
-  return { out, saved: { x, rstd1, xn1, q, k, v, o, lse, mid, rstd2, xn2, gate, up, h, linears: all } };
+  return { x, rstd1, xn1, q, k, v, o, lse, mid, rstd2, xn2, gate, up, h, linears: all };
 }
 
 /**

@@ -4,7 +4,7 @@ import { InputError } from "../errors.ts";
 import { type LlamaConfig, readLlamaConfig } from "../formats/hf-config.ts";
 import { openModelTensors, readTensorAsF32, type TensorEntry } from "../formats/safetensors.ts";
 import type { Device } from "../native/device.ts";
-import { type Mapping, mapFile } from "../native/mapping.ts";
+import { mapFile } from "../native/mapping.ts";
 import { type RopeTable, ropeTable } from "../native/ops/index.ts";
 import { createTensor, freeTensor, type Tensor, writeF32 } from "../native/tensor.ts";
 import { createWeight, freeWeight, type Weight } from "../native/weight.ts";
@@ -85,26 +85,13 @@ export function buildLlama(
 /** Loads a Hugging Face model folder; weights are mapped from the files, never copied through JavaScript. */
 export function loadLlama(device: Device, dir: string, options: LoadOptions): Llama {
   const config = readLlamaConfig(dir);
-  const source = folderSource(device, dir);
-  try {
-    return buildLlama(device, config, source, options);
-  } finally {
-    source.close();
-  }
+  return buildLlama(device, config, folderSource(device, dir), options);
 }
 
 const MATRIX_DTYPES = { F32: "f32", F16: "f16", BF16: "bf16" } as const;
 
-function folderSource(device: Device, dir: string): WeightSource & { close(): void } {
+function folderSource(device: Device, dir: string): WeightSource {
   const tensors = openModelTensors(dir);
-  const mapped = new Map<string, Mapping>();
-  const fileOf = (path: string): Mapping => {
-    const known = mapped.get(path);
-    if (known) return known;
-    const file = mapFile(path);
-    mapped.set(path, file);
-    return file;
-  };
   const entry = (name: string, shape: readonly number[]): TensorEntry => {
     const found = tensors.get(name);
     if (!found) {
@@ -126,15 +113,16 @@ function folderSource(device: Device, dir: string): WeightSource & { close(): vo
       if (!dtype) {
         throw new InputError(`${tensor.file}: tensor ${name} is ${tensor.dtype}; expected F32, F16 or BF16`);
       }
-      const data = { address: fileOf(tensor.file).address + tensor.start };
-      return createWeight(device, {
-        name: `${tensor.file}: tensor ${name}`,
-        data,
-        dtype,
-        out,
-        in: width,
-        compute,
-      });
+      return withMapped(tensor, (data) =>
+        createWeight(device, {
+          name: `${tensor.file}: tensor ${name}`,
+          data,
+          dtype,
+          out,
+          in: width,
+          compute,
+        }),
+      );
     },
     vector(name, size) {
       const values = readTensorAsF32(entry(name, [size]));
@@ -145,10 +133,19 @@ function folderSource(device: Device, dir: string): WeightSource & { close(): vo
         );
       return values;
     },
-    close() {
-      for (const file of mapped.values()) file.close();
-    },
   };
+}
+
+/** Maps the file for one tensor only: its pages are let go before the next, and no model lies in memory twice. */
+function withMapped<T>({ file, start, end }: TensorEntry, use: (data: { address: number }) => T): T {
+  const mapping = mapFile(file);
+  try {
+    if (mapping.bytes < end)
+      throw new InputError(`${file}: became shorter while it was read; load it again.`);
+    return use({ address: mapping.address + start });
+  } finally {
+    mapping.close();
+  }
 }
 
 export function freeLlama(model: Llama): void {

@@ -1,7 +1,7 @@
 /** Models without memory, on which the code that will run is run first to see how much it needs. */
 import type { LlamaConfig } from "../formats/hf-config.ts";
 import { createArena, peakBytes } from "../native/arena.ts";
-import { openPlanningDevice } from "../native/planning-device.ts";
+import { openPlanningDevice, type PlanningDevice } from "../native/planning-device.ts";
 import { buildLlama, type Llama, type LoadOptions } from "./model.ts";
 import { type AdapterOptions, attachTrainables, mergeTrainables } from "./trainables.ts";
 
@@ -16,8 +16,12 @@ export function planMerge(config: LlamaConfig, load: LoadOptions, adapter: Adapt
   return peakBytes(arena);
 }
 
-/** A model without memory, and the number of its matrices' elements (tied ones once). */
-export function planningModel(config: LlamaConfig, load: LoadOptions): { model: Llama; elements: number } {
+/** A model without memory on a device that counts, and the number of its matrices' elements (tied ones once). */
+export function planningModel(
+  config: LlamaConfig,
+  load: LoadOptions,
+): { model: Llama; device: PlanningDevice; elements: number } {
+  const device = openPlanningDevice();
   let elements = 0;
   const source = {
     matrix: (name: string, out: number, width: number, compute: "f32" | "bf16") => {
@@ -26,5 +30,5 @@ export function planningModel(config: LlamaConfig, load: LoadOptions): { model: 
     },
     vector: (_name: string, size: number) => new Float32Array(size),
   };
-  return { model: buildLlama(openPlanningDevice(), config, source, load), elements };
+  return { model: buildLlama(device, config, source, load), device, elements };
 }

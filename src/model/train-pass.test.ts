@@ -1,7 +1,9 @@
 /** The training pass against float64 goldens of two tiny models (scripts/peers/make_goldens.py), and against itself. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { methodNames } from "../adapters/adapter.ts";
 import { methodNamed } from "../adapters/registry.ts";
-import { zero } from "../native/tensor.ts";
+import { createArena, freeArena, peakBytes } from "../native/arena.ts";
+import { readBytes, zero } from "../native/tensor.ts";
 import {
   attachDisturbed,
   closeRig,
@@ -138,7 +140,7 @@ function hfName(slot: string): string {
 
 describe("packing", () => {
   const { sequences } = tiny.gqa!.about;
-  const methodNames = ["lora", "dora", "sbora-fa", "sbora-fb"];
+  const distinct = ["lora", "dora", "sbora-fa", "sbora-fb"];
   let rig: Rig;
   beforeAll(async () => {
     rig = await openRig("gqa");
@@ -153,7 +155,7 @@ describe("packing", () => {
     expect([...other].sort()).toEqual(alone.sort());
   });
 
-  for (const name of methodNames) {
+  for (const name of distinct) {
     test(`${name}: the gradient of a pack is the sum over its records, under dropout too`, () => {
       withTrained(rig, attachDisturbed(rig, name), (trained) => {
         const labels = sequences.map((one) => one.length - 1);
@@ -218,7 +220,7 @@ describe("packing", () => {
   test("one thread and two give the same bytes: losses and gradients of every method", async () => {
     const run = async (threads: number): Promise<string[]> => {
       const own = await openRig("gqa", { threads });
-      const lines = ["lora", "dora", "oa", "lora-fa", "sbora-fa", "sbora-fb", "full"].map((name) => {
+      const lines = methodNames.map((name) => {
         const trained = attachDisturbed(own, name, 4, ["all-linear"], name === "full" ? 0 : 0.05);
         const { nll, gradients } = pass(own, trained, sequences, 0.1);
         const all = [...gradients.values()].map((v) => [...v].join());
@@ -230,4 +232,44 @@ describe("packing", () => {
     };
     expect(await run(2)).toEqual(await run(1));
   });
+});
+
+describe("activation checkpointing", () => {
+  const { sequences } = tiny.gqa!.about;
+  const batch = packed(sequences);
+
+  /** Loss of every label, all gradients as text, and the most memory that was kept, with `recompute` or without. */
+  function once(rig: Rig, trained: Trainables, p: number, recompute: boolean): [string, string, number] {
+    const kept = createArena(rig.device, rig.kept.capacity);
+    zero(rig.device, trained.gradients);
+    const dropout = p > 0 ? { p, key: 9n } : null;
+    const nll = trainPass(rig.model, trained, batch, { kept, scratch: rig.scratch, dropout, recompute });
+    const peak = peakBytes(kept);
+    freeArena(kept);
+    return [nll.join(), Buffer.from(readBytes(rig.device, trained.gradients)).toString("hex"), peak];
+  }
+
+  for (const compute of ["f32", "bf16"] as const) {
+    for (const name of methodNames) {
+      test(`${name} ${compute}: the very bytes in less memory, with dropout and without`, async () => {
+        const rig = await openRig("gqa", { compute });
+        // all linears; and none behind the block's last product, which then is left out
+        for (const targets of name === "full" ? [[]] : [["all-linear"], ["q_proj", "up_proj"]]) {
+          const trained = attachDisturbed(rig, name, 4, targets, name === "full" ? 0 : 0.05);
+          withTrained(rig, trained, () => {
+            for (const p of name === "full" ? [0] : [0, 0.3]) {
+              const [losses, gradients, peak] = once(rig, trained, p, false);
+              const [sameLosses, sameGradients, less] = once(rig, trained, p, true);
+              expect(sameLosses).toBe(losses);
+              expect(sameGradients === gradients).toBe(true);
+              expect(gradients).toMatch(/[^0]/);
+              // one block of two is held
+              expect(less).toBeLessThan(0.65 * peak);
+            }
+          });
+        }
+        closeRig(rig);
+      });
+    }
+  }
 });

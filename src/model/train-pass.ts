@@ -18,11 +18,17 @@ import { type BlockContext, type BlockSaved, blockBackward, blockForward } from 
 import type { Llama } from "./model.ts";
 import type { Trainables } from "./trainables.ts";
 
-export interface PassOptions {
-  readonly kept: Arena;
-  readonly scratch: Arena;
+export interface PassOptions extends Arenas {
   /** Adapter dropout of this optimizer step; p = 0 or null: none. */
   readonly dropout: { readonly p: number; readonly key: bigint } | null;
+  /** Keep each block's input alone and run the block again before its backward: the same bytes in less memory. */
+  readonly recompute?: boolean;
+}
+
+/** Memory of a pass, planned by running it on a planning device. */
+export interface Arenas {
+  readonly kept: Arena;
+  readonly scratch: Arena;
 }
 
 /** A packed batch on the device. */
@@ -50,53 +56,62 @@ export function trainPass(
     withScratch(options.scratch, () => {
       const { device } = model;
       const { data, pass, context } = begin(model, batch, options);
-      const { x, saved } = forwardBlocks(model, pass, context, data.tokens);
-      const [T, H] = x.shape as [number, number];
-      const M = batch.labels.length;
-
-      // final norm and head at the labelled rows only
-      const labelled = arenaTensor(pass.kept, "f32", [M, H]);
-      gatherRows(device, x, data.labelRows, labelled);
-      const xn = arenaTensor(pass.kept, model.compute, [M, H]);
-      const rstd = arenaTensor(pass.kept, "f32", [M]);
-      rmsNormForward(device, labelled, model.finalNorm, model.config.rmsNormEps, xn, rstd);
-      const loss = arenaTensor(pass.kept, "f32", [M]);
-      const dxn = arenaTensor(pass.kept, "f32", [M, H]);
-      const whole = trained.whole;
-      const dw = whole ? { dw: whole.headGradient } : {};
-      headLoss(device, model.head, xn, data.labels, data.labelWeights, loss, { dx: dxn, ...dw });
-      const dLabelled = arenaTensor(pass.kept, "f32", [M, H]);
-      zero(device, dLabelled);
-      rmsNormBackward(device, dxn, labelled, model.finalNorm, rstd, dLabelled, whole?.finalNorm ?? null);
-
-      const dx = arenaTensor(pass.kept, "f32", [T, H]);
-      zero(device, dx);
-      scatterAddRows(device, dLabelled, data.labelRows, dx);
-      for (let i = saved.length - 1; i >= 0; i--) {
-        const first = i === 0 && !whole;
-        blockBackward(pass, model.layers[i]!, context, saved[i]!, dx, whole?.norms[i] ?? null, first);
+      const { x, blocks } = keepBlocks(model, pass, context, data.tokens, options.recompute ?? false);
+      const loss = arenaTensor(pass.kept, "f32", [batch.labels.length]);
+      const dx = headPass(model, trained, data, pass, x, loss);
+      for (let i = blocks.length - 1; i >= 0; i--) {
+        withScratch(pass.kept, () => {
+          const saved = blocks[i]!();
+          const norms = trained.whole?.norms[i] ?? null;
+          const first = i === 0 && !trained.whole;
+          blockBackward(pass, model.layers[i]!, context, saved, dx, norms, first);
+        });
       }
-      if (whole) embeddingBackward(device, data.tokens, dx, whole.embeddingGradient);
+      if (trained.whole) embeddingBackward(device, data.tokens, dx, trained.whole.embeddingGradient);
       return readF32(device, loss);
     }),
   );
 }
 
-/** Negative log-likelihood of every label, no gradient: validation and log-likelihood scoring. f32 [M]. */
-export function lossPass(
+/** Final norm and head at the labelled rows of x[T,H] only: loss[M], and x's gradient dx[T,H] in x's own memory. */
+function headPass(
   model: Llama,
-  batch: PackedBatch,
-  options: Omit<PassOptions, "dropout">,
-): Float32Array {
+  { whole }: Trainables,
+  data: DeviceBatch,
+  { device, compute, scratch }: Pass,
+  x: Tensor,
+  loss: Tensor,
+): Tensor {
+  const [M, H] = [loss.shape[0]!, x.shape[1]!];
+  withScratch(scratch, () => {
+    const labelled = arenaTensor(scratch, "f32", [M, H]);
+    gatherRows(device, x, data.labelRows, labelled);
+    const xn = arenaTensor(scratch, compute, [M, H]);
+    const rstd = arenaTensor(scratch, "f32", [M]);
+    rmsNormForward(device, labelled, model.finalNorm, model.config.rmsNormEps, xn, rstd);
+    const dxn = arenaTensor(scratch, "f32", [M, H]);
+    const dw = whole ? { dw: whole.headGradient } : {};
+    headLoss(device, model.head, xn, data.labels, data.labelWeights, loss, { dx: dxn, ...dw });
+    const dLabelled = arenaTensor(scratch, "f32", [M, H]);
+    zero(device, dLabelled);
+    rmsNormBackward(device, dxn, labelled, model.finalNorm, rstd, dLabelled, whole?.finalNorm ?? null);
+    zero(device, x);
+    scatterAddRows(device, dLabelled, data.labelRows, x);
+  });
+  return x;
+}
+
+/** Negative log-likelihood of every label, no gradient: validation and log-likelihood scoring. f32 [M]. */
+export function lossPass(model: Llama, batch: PackedBatch, options: Arenas): Float32Array {
   return withScratch(options.kept, () =>
     withScratch(options.scratch, () => {
       const { device } = model;
       const { data, pass, context } = begin(model, batch, { ...options, dropout: null });
-      const { x } = forwardBlocks(model, pass, context, data.tokens);
+      const x = throughBlocks(model, pass, context, data.tokens);
       const M = batch.labels.length;
-      const labelled = arenaTensor(pass.kept, "f32", [M, x.shape[1]!]);
+      const labelled = arenaTensor(pass.scratch, "f32", [M, x.shape[1]!]);
       gatherRows(device, x, data.labelRows, labelled);
-      const xn = arenaTensor(pass.kept, model.compute, labelled.shape);
+      const xn = arenaTensor(pass.scratch, model.compute, labelled.shape);
       rmsNormForward(device, labelled, model.finalNorm, model.config.rmsNormEps, xn, null);
       const loss = arenaTensor(pass.kept, "f32", [M]);
       headLoss(device, model.head, xn, data.labels, data.labelWeights, loss);
@@ -106,16 +121,12 @@ export function lossPass(
 }
 
 /** Logits [T,V] of every position of a packed batch (parity tests; small batches only). */
-export function logitsPass(
-  model: Llama,
-  batch: PackedBatch,
-  options: Omit<PassOptions, "dropout">,
-): Float32Array {
+export function logitsPass(model: Llama, batch: PackedBatch, options: Arenas): Float32Array {
   return withScratch(options.kept, () =>
     withScratch(options.scratch, () => {
       const { device, config } = model;
       const { data, pass, context } = begin(model, batch, { ...options, dropout: null });
-      const { x } = forwardBlocks(model, pass, context, data.tokens);
+      const x = throughBlocks(model, pass, context, data.tokens);
       const xn = arenaTensor(pass.kept, model.compute, x.shape);
       rmsNormForward(device, x, model.finalNorm, config.rmsNormEps, xn, null);
       const logits = arenaTensor(pass.kept, "f32", [x.shape[0]!, config.vocabSize]);
@@ -167,19 +178,44 @@ function begin(
   return { data, pass, context };
 }
 
-function forwardBlocks(
+/** What `blockBackward` needs of a block: as forward left it, or made again into `pass.kept` now. */
+type KeptBlock = () => BlockSaved;
+
+/** Forward through all blocks, x[T,H] f32 behind the last, and what backward needs; `recompute`: their inputs alone. */
+function keepBlocks(
   model: Llama,
   pass: Pass,
   context: BlockContext,
   tokens: Tensor,
-): { x: Tensor; saved: BlockSaved[] } {
-  let x = arenaTensor(pass.kept, "f32", [tokens.shape[0]!, model.config.hiddenSize]);
-  embeddingForward(pass.device, model.embedding, tokens, x);
-  const saved: BlockSaved[] = [];
+  recompute: boolean,
+): { x: Tensor; blocks: KeptBlock[] } {
+  let x = embedded(model, pass, tokens);
+  const blocks = model.layers.map((layer): KeptBlock => {
+    const input = x;
+    x = arenaTensor(pass.kept, "f32", input.shape);
+    if (!recompute) {
+      const saved = blockForward(pass, layer, context, input, x);
+      return () => saved;
+    }
+    withScratch(pass.kept, () => blockForward(pass, layer, context, input, x));
+    return () => blockForward(pass, layer, context, input, null);
+  });
+  return { x, blocks };
+}
+
+/** x[T,H] f32 behind the last block, nothing kept: two buffers take turns. */
+function throughBlocks(model: Llama, pass: Pass, context: BlockContext, tokens: Tensor): Tensor {
+  let x = embedded(model, pass, tokens);
+  let out = arenaTensor(pass.kept, "f32", x.shape);
   for (const layer of model.layers) {
-    const block = blockForward(pass, layer, context, x);
-    saved.push(block.saved);
-    x = block.out;
+    withScratch(pass.kept, () => blockForward(pass, layer, context, x, out));
+    [x, out] = [out, x];
   }
-  return { x, saved };
+  return x;
+}
+
+function embedded(model: Llama, pass: Pass, tokens: Tensor): Tensor {
+  const x = arenaTensor(pass.kept, "f32", [tokens.shape[0]!, model.config.hiddenSize]);
+  embeddingForward(pass.device, model.embedding, tokens, x);
+  return x;
 }

@@ -5,9 +5,21 @@
 
 /** The four words of one counter block. */
 export function philox(counter: readonly [number, number, number, number], key: bigint): Uint32Array {
-  let [c0, c1, c2, c3] = counter;
-  let k0 = Number(key & 0xffffffffn);
-  let k1 = Number((key >> 32n) & 0xffffffffn);
+  const words = Uint32Array.from(counter);
+  scramble(words, lowWord(key), lowWord(key >> 32n));
+  return words;
+}
+
+function lowWord(key: bigint): number {
+  return Number(key & 0xffffffffn);
+}
+
+/** Ten rounds over a counter block in place. Allocates nothing: index draws come through here by the hundred thousand. */
+function scramble(words: Uint32Array, k0: number, k1: number): void {
+  let c0 = words[0]!;
+  let c1 = words[1]!;
+  let c2 = words[2]!;
+  let c3 = words[3]!;
   for (let round = 0; round < 10; round++) {
     const low0 = Math.imul(0xd2511f53, c0) >>> 0;
     const high0 = highWord(0xd2511f53, c0);
@@ -20,13 +32,18 @@ export function philox(counter: readonly [number, number, number, number], key: 
     k0 = (k0 + 0x9e3779b9) >>> 0;
     k1 = (k1 + 0xbb67ae85) >>> 0;
   }
-  return Uint32Array.of(c0, c1, c2, c3);
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
 }
 
 /** Upper 32 bits of a 32 × 32 bit product; every partial product stays below 2⁵³. */
 function highWord(a: number, b: number): number {
-  const [aHigh, aLow] = [a >>> 16, a & 0xffff];
-  const [bHigh, bLow] = [b >>> 16, b & 0xffff];
+  const aHigh = a >>> 16;
+  const aLow = a & 0xffff;
+  const bHigh = b >>> 16;
+  const bLow = b & 0xffff;
   const middle = aHigh * bLow + Math.floor((aLow * bLow) / 0x10000);
   const carry = (middle % 0x10000) + aLow * bHigh;
   return (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) >>> 0;
@@ -41,11 +58,18 @@ export interface RandomStream {
 }
 
 export function randomStream(key: bigint): RandomStream {
-  let block = philox([0, 0, 0, 0], key);
+  const block = new Uint32Array(4);
+  const [k0, k1] = [lowWord(key), lowWord(key >> 32n)];
   let next = 0;
   const word = (): number => {
     const lane = next % 4;
-    if (lane === 0) block = philox([(next / 4) >>> 0, Math.floor(next / 4 / 2 ** 32), 0, 0], key);
+    if (lane === 0) {
+      block[0] = next / 4;
+      block[1] = next / 4 / 2 ** 32;
+      block[2] = 0;
+      block[3] = 0;
+      scramble(block, k0, k1);
+    }
     next++;
     return block[lane]!;
   };

@@ -113,7 +113,12 @@ export function writeBytes(device: Device, tensor: Tensor, bytes: Uint8Array): v
   send(device, tensor, bytes);
 }
 
-/** A tensor's raw bytes; waits for the ops before. */
-export function readBytes(device: Device, tensor: Tensor): Uint8Array {
-  return receive(device, tensor, new Uint8Array(bytesOf(device, tensor)));
+/** A tensor's raw bytes, in `into` where that is given and as long; waits for the ops before. */
+export function readBytes(device: Device, tensor: Tensor, into?: Uint8Array): Uint8Array {
+  const bytes = bytesOf(device, tensor);
+  if (into && into.byteLength !== bytes)
+    throw new TypeError(
+      `readBytes: ${into.byteLength} bytes for ${describeTensor(tensor)} (${bytes} bytes).`,
+    );
+  return receive(device, tensor, into ?? new Uint8Array(bytes));
 }

@@ -28,12 +28,16 @@ export interface CheckpointState {
 
 const NAMES = ["parameters", "m", "v"] as const;
 
-/** Writes to a temporary name, syncs and renames: a killed process leaves the old checkpoint or the new one. */
+/**
+ * Writes to a temporary name, syncs and renames: a killed process leaves the old checkpoint or the new one. `staging`,
+ * as long as one tensor, is overwritten: for `full` that is the size of the model, and three of them would be seen.
+ */
 export function saveCheckpoint(
   path: string,
   device: Device,
   tensors: CheckpointTensors,
   state: CheckpointState,
+  staging: Uint8Array,
 ): void {
   mkdirSync(dirname(path), { recursive: true });
   const shape = [...tensors.parameters.shape];
@@ -41,7 +45,7 @@ export function saveCheckpoint(
     name,
     dtype: "F32" as const,
     shape,
-    bytes: () => readBytes(device, tensors[name]),
+    bytes: () => readBytes(device, tensors[name], staging),
   }));
   const best = state.best ? [{ name: "best", dtype: "F32" as const, shape, bytes: state.best }] : [];
   const { step, recipeHash, bestLoss, bestStep } = state;

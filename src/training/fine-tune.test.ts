@@ -141,6 +141,24 @@ describe("fineTune", () => {
     expect(untimed(parts.out)).toEqual(untimed(whole.out));
   });
 
+  test("activation checkpointing changes neither recipe nor adapter; the manifest tells", async () => {
+    const [plain, sparing] = [options(), options({ recompute: true })];
+    let foreseen = 0;
+    for (const own of [plain, sparing]) {
+      const onStart: FineTuneOptions["onStart"] = (_run, memory) => {
+        foreseen = memory.kept;
+      };
+      (await fineTune({ ...own, onStart })).close();
+    }
+    expect(foreseen).toBe(prepareRun(sparing).plan.kept);
+    expect(foreseen).toBeLessThan(0.65 * prepareRun(plain).plan.kept);
+    for (const name of ["adapter_model.safetensors", "last/adapter_model.safetensors", "sbora.json"])
+      expect(fileIn(sparing.out, name).equals(fileIn(plain.out, name))).toBe(true);
+    const manifest = (dir: string) => JSON.parse(fileIn(dir, "manifest.json").toString());
+    expect(manifest(sparing.out)).toEqual({ ...manifest(plain.out), activationCheckpointing: true });
+    expect(manifest(sparing.out).recipe).toEqual({ ...recipe });
+  });
+
   test("how passes are cut changes nothing but rounding", async () => {
     const losses: number[][] = [];
     for (const maxTokens of [400, 2000]) {

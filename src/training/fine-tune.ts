@@ -29,6 +29,7 @@ import {
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import type { Device } from "../native/device.ts";
 import { fileHash, type Manifest, makeManifest } from "../reporting/manifest.ts";
+import { forecastRun, type MemoryForecast } from "./forecast.ts";
 import { heldOutLoss, restoreParameters, type StepMetrics, type TrainResult, train } from "./loop.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "./prepare.ts";
 import { differing, recipeHash } from "./recipe.ts";
@@ -48,7 +49,7 @@ export interface FineTuneOptions extends RunInput {
   readonly initAdapter?: string;
   readonly onStep?: (metrics: StepMetrics, steps: number) => void;
   /** Called when all is loaded and the first step is about to run. */
-  readonly onStart?: (run: PreparedRun) => void;
+  readonly onStart?: (run: PreparedRun, memory: MemoryForecast) => void;
   readonly shouldStop?: () => boolean;
   readonly checkpointEvery?: number;
 }
@@ -74,6 +75,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
   const init = options.initAdapter === undefined ? null : readAdapter(options.initAdapter);
   const content = manifestOf(options, run, manifest, init);
   if (options.resume) checkSameInputs(out, content);
+  const memory = options.onStart ? await forecastRun(device, run, recipe) : null;
   const model = loadLlama(device, modelDir, run.load);
   let trained: Trainables | null = null;
   try {
@@ -83,7 +85,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
     const { plan, maxTokens, train: examples, validation } = run;
     makeFolder(out);
     writeTextFile(join(out, "manifest.json"), `${JSON.stringify(content, null, 2)}\n`);
-    options.onStart?.(run);
+    if (memory) options.onStart?.(run, memory);
     const { resume, onStep, shouldStop, checkpointEvery } = options;
     const result = await train(
       model,
@@ -313,6 +315,7 @@ function manifestOf(
     split: "drawn with sbora's own generator: other records than NumPy's seed-42 split of the published code",
     trainableParameters: run.plan.parameters,
     maxTokens: run.maxTokens,
+    activationCheckpointing: run.plan.recompute,
     initAdapter: options.initAdapter ?? null,
     /** SHA-256 of its weights. */
     initAdapterHash: init && fileHash(init.file),

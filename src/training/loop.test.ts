@@ -54,13 +54,17 @@ interface Run extends TrainResult {
 }
 
 /** One run in a process of its own, as it were: a fresh model, fresh adapters. */
-async function run(recipe: TrainRecipe, options: Partial<TrainOptions> = {}): Promise<Run> {
+async function run(
+  recipe: TrainRecipe,
+  options: Partial<TrainOptions> = {},
+  recompute = false,
+): Promise<Run> {
   const rig = await openRig("gqa", { compute: recipe.compute });
   const { rank, alpha, targets, seed } = recipe;
   const adapter = { method: methodNamed(recipe.method), rank, alpha, targets, seed };
   const maxTokens = options.maxTokens ?? 96;
   const load = { compute: recipe.compute, positions: 1 };
-  const plan = planTraining(rig.model.config, load, adapter, recipe.dropout, maxTokens, 4);
+  const plan = planTraining(rig.model.config, load, adapter, recipe.dropout, maxTokens, 4, recompute);
   const trained = attachTrainables(rig.model, adapter, rig.scratch);
   const out = options.out ?? newFolder();
   try {
@@ -112,6 +116,19 @@ describe("resume", () => {
       expect(first.last).not.toEqual(whole.last);
     });
   }
+
+  test("with activation checkpointing: the same bytes, also where only half of the run has it", async () => {
+    const whole = await run(small);
+    const sparing = await run(small, {}, true);
+    const first = await run(small, { shouldStop: after(10) }, true);
+    const second = await run(small, { out: first.out, resume: true });
+    for (const { last, best, metrics, out } of [sparing, second]) {
+      expect(last).toEqual(whole.last);
+      expect(best).toEqual(whole.best);
+      expect(withoutTimes(metrics)).toEqual(withoutTimes(whole.metrics));
+      expect(checkpointOf(out)).toEqual(checkpointOf(whole.out));
+    }
+  });
 
   test("bf16 compute: the same promise, and nearly the curve of f32", async () => {
     const whole = await run({ ...small, compute: "bf16" });

@@ -14,7 +14,7 @@ import { prepareTrainables, type Trainables, zeroGradients } from "../model/trai
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import { reserve } from "../native/device.ts";
 import { streamKey } from "../native/streams.ts";
-import { readBytes, writeBytes } from "../native/tensor.ts";
+import { bytesOf, readBytes, writeBytes } from "../native/tensor.ts";
 import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { adamwStep, createAdamW, freeAdamW } from "./optimizer.ts";
 import type { MemoryPlan } from "./plan.ts";
@@ -104,8 +104,11 @@ export async function train(
     rank: recipe.rank,
     vocabulary: model.config.vocabSize,
   });
+  const { recompute } = options.plan;
   const kept = createArena(device, options.plan.kept);
   const scratch = createArena(device, options.plan.scratch);
+  // One buffer for every checkpoint, and for what is returned; none of its pages exist before.
+  const staging = new Uint8Array(bytesOf(device, trained.parameters));
   try {
     // A new run leaves nothing behind that a later --resume could take for its own.
     if (!options.resume) rmSync(checkpointPath, { force: true });
@@ -114,14 +117,11 @@ export async function train(
     let best = { loss: saved?.bestLoss ?? null, step: saved?.bestStep ?? 0, bytes: saved?.best ?? null };
     cutMetrics(metricsPath, step);
     prepareTrainables(model, trained, scratch);
-    const save = (): void =>
-      saveCheckpoint(checkpointPath, device, tensors, {
-        step,
-        recipeHash: hash,
-        bestLoss: best.loss,
-        bestStep: best.step,
-        best: best.bytes,
-      });
+    const save = (): void => {
+      const { loss: bestLoss, step: bestStep, bytes } = best;
+      const state = { step, recipeHash: hash, bestLoss, bestStep, best: bytes };
+      saveCheckpoint(checkpointPath, device, tensors, state, staging);
+    };
 
     let lastSave = performance.now();
     while (step < steps) {
@@ -134,7 +134,7 @@ export async function train(
       let loss = 0;
       let tokens = 0;
       for (const batch of planPasses(examples, recipe, options.maxTokens)) {
-        const losses = trainPass(model, trained, batch, { kept, scratch, dropout });
+        const losses = trainPass(model, trained, batch, { kept, scratch, dropout, recompute });
         for (let i = 0; i < losses.length; i++) loss += batch.labelWeights[i]! * losses[i]!;
         tokens += batch.tokens.length;
       }
@@ -165,7 +165,8 @@ export async function train(
         ? heldOutLoss(model, data.validation, kept, scratch, options.maxTokens)
         : undefined;
       if (validationLoss !== undefined && (best.loss === null || validationLoss < best.loss)) {
-        best = { loss: validationLoss, step, bytes: readBytes(device, trained.parameters) };
+        const bytes = readBytes(device, trained.parameters, best.bytes ?? undefined);
+        best = { loss: validationLoss, step, bytes };
       }
       const metrics: StepMetrics = {
         step,
@@ -187,7 +188,7 @@ export async function train(
       await Bun.sleep(0);
     }
     save();
-    const last = readBytes(device, trained.parameters);
+    const last = readBytes(device, trained.parameters, staging);
     const { loss: bestLoss, step: bestStep, bytes } = best;
     return {
       finished: step >= steps,

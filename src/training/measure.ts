@@ -33,12 +33,13 @@ export function measureTraining(
     if (!batch) return Number.NaN;
     const dropout =
       recipe.dropout > 0 ? { p: recipe.dropout, key: streamKey(recipe.seed, "dropout", 0) } : null;
+    const { recompute } = run.plan;
     let seconds = 0;
     for (let i = 0; i < 2; i++) {
       zeroGradients(model, trained);
       sync(device);
       const start = performance.now();
-      trainPass(model, trained, batch, { kept, scratch, dropout });
+      trainPass(model, trained, batch, { kept, scratch, dropout, recompute });
       sync(device);
       seconds = (performance.now() - start) / 1000;
     }

@@ -3,9 +3,10 @@ import { describe, expect, test } from "bun:test";
 import type { MethodName } from "../adapters/adapter.ts";
 import { methodNamed, methods } from "../adapters/registry.ts";
 import type { PackedBatch } from "../data/batches.ts";
+import { readLlamaConfig } from "../formats/hf-config.ts";
 import { planMerge } from "../model/planning.ts";
-import { closeRig, openRig, packed } from "../model/testing.ts";
-import { trainPass } from "../model/train-pass.ts";
+import { closeRig, openRig, packed, testdata } from "../model/testing.ts";
+import { lossPass, trainPass } from "../model/train-pass.ts";
 import { attachTrainables, countTrainable, freeTrainables, mergeTrainables } from "../model/trainables.ts";
 import { createArena, freeArena, peakBytes } from "../native/arena.ts";
 import { planTraining } from "./plan.ts";
@@ -29,19 +30,26 @@ for (const name of Object.keys(methods) as MethodName[]) {
   for (const compute of ["f32", "bf16"] as const) {
     describe(`${name} ${compute}`, () => {
       const adapter = { method: methodNamed(name), rank: 5, alpha: 10, targets: ["all-linear"], seed: 1 };
-      for (const p of [0, 0.1]) {
-        test(`arena peaks of a real pass at dropout ${p} equal the plan`, async () => {
+      for (const [p, recompute] of [
+        [0, false],
+        [0.1, false],
+        [0.1, true],
+      ] as const) {
+        const how = recompute ? ", activation checkpointing" : "";
+        test(`arena peaks of a real pass at dropout ${p} equal the plan${how}`, async () => {
           const rig = await openRig("gqa", { compute });
           const { device, model } = rig;
           const load = { compute, positions: 64 };
-          const plan = planTraining(model.config, load, adapter, p, TOKENS, 4);
+          const plan = planTraining(model.config, load, adapter, p, TOKENS, 4, recompute);
           const kept = createArena(device, plan.kept);
           const scratch = createArena(device, plan.scratch);
           const trained = attachTrainables(model, adapter, scratch);
-          const options = { kept, scratch, dropout: p > 0 ? { p, key: 5n } : null };
+          const options = { kept, scratch, dropout: p > 0 ? { p, key: 5n } : null, recompute };
           trainPass(model, trained, usual, options);
           expect(peakBytes(kept)).toBeGreaterThan(0.9 * plan.kept);
           trainPass(model, trained, everyLabel, options);
+          expect([peakBytes(kept), peakBytes(scratch)]).toEqual([plan.kept, plan.scratch]);
+          for (const batch of [usual, everyLabel]) lossPass(model, batch, options); // fits in as much
           expect([peakBytes(kept), peakBytes(scratch)]).toEqual([plan.kept, plan.scratch]);
           expect(plan.parameters).toBe(countTrainable(model, adapter));
           expect(plan.trainable).toBe(16 * plan.parameters);
@@ -71,6 +79,23 @@ for (const name of Object.keys(methods) as MethodName[]) {
     });
   }
 }
+
+test("fixed: norms, rotary table, index vectors and frozen factors", () => {
+  const config = readLlamaConfig(testdata("gqa"));
+  const load = { compute: "f32", positions: 64 } as const;
+  const fixed = (name: MethodName): number => {
+    const adapter = { method: methodNamed(name), rank: 5, alpha: 10, targets: ["q_proj"], seed: 1 };
+    return planTraining(config, load, adapter, 0, TOKENS, 4).fixed;
+  };
+  const { hiddenSize: H, layers, headSize } = config;
+  const model = 4 * ((2 * layers + 1) * H + 64 * headSize);
+  expect(fixed("lora")).toBe(model);
+  // an empty tensor takes 64 bytes, and so does a short one
+  expect(fixed("sbora-fa")).toBe(model + layers * 64);
+  expect(fixed("oa")).toBe(model + layers * 4 * 5 * H);
+  // its norms are parameters
+  expect(fixed("full")).toBe(4 * 64 * headSize);
+});
 
 describe("what backward keeps (the paper's memory claim)", () => {
   const { kept } = { kept: new Map<MethodName, number>() };

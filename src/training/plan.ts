@@ -14,13 +14,20 @@ export interface MemoryPlan {
   /** Trained parameters with gradient and two moments. */
   readonly trainable: number;
   readonly parameters: number;
+  /** Norms, rotary table, and the factors of the adapters that do not train. */
+  readonly fixed: number;
   /** Saved from forward to backward for `tokens` packed tokens. */
   readonly kept: number;
   /** Scratch of one linear or block. */
   readonly scratch: number;
+  /** Activation checkpointing: `kept` is enough for the blocks' inputs and one block. */
+  readonly recompute: boolean;
 }
 
-/** Peak arena sizes of a training pass over `tokens` packed tokens, all of them labelled. */
+/**
+ * Peak arena sizes of a training pass over `tokens` packed tokens, all of them labelled.
+ * @param recompute keep the blocks' inputs alone (`trainPass`)
+ */
 export function planTraining(
   config: LlamaConfig,
   load: LoadOptions,
@@ -28,24 +35,29 @@ export function planTraining(
   dropout: number,
   tokens: number,
   bytesPerWeight: number,
+  recompute = false,
 ): MemoryPlan {
-  const { model, elements } = planningModel(config, load);
-  const kept = createArena(model.device, UNBOUNDED);
-  const scratch = createArena(model.device, UNBOUNDED);
+  const { model, device, elements } = planningModel(config, load);
+  const kept = createArena(device, UNBOUNDED);
+  const scratch = createArena(device, UNBOUNDED);
   const trained = attachTrainables(model, adapter, scratch);
+  const parameters = sizeOf(trained.parameters);
   const key = 1n;
   trainPass(model, trained, fullBatch(tokens), {
     kept,
     scratch,
     dropout: dropout > 0 ? { p: dropout, key } : null,
+    recompute,
   });
-  const parameters = sizeOf(trained.parameters);
   return {
     weights: elements * bytesPerWeight,
     trainable: 16 * parameters,
     parameters,
+    // what is alive, less both arenas, parameters and gradients
+    fixed: device.memory.alive - 2 * UNBOUNDED - 8 * parameters,
     kept: peakBytes(kept),
     scratch: peakBytes(scratch),
+    recompute,
   };
 }
 

@@ -29,6 +29,8 @@ export interface RunInput {
   readonly recipe: TrainRecipe;
   /** Most tokens of one packed pass; at least the cutoff. Part of what decides a run's bytes. */
   readonly maxTokens?: number;
+  /** Activation checkpointing: less memory, more time, the same bytes; so it is no part of the recipe. */
+  readonly recompute?: boolean;
   /** Indices that SBoRA must not draw; the recipe names their hash. */
   readonly avoid?: AvoidedIndices;
   /** Remarks for the user, one paragraph each. */
@@ -79,6 +81,7 @@ export function prepareRun(input: RunInput): PreparedRun {
     recipe.dropout,
     maxTokens,
     bytesPerWeight(modelDir, compute),
+    input.recompute,
   );
   const tokenizer = loadTokenizer(modelDir);
   const { train, validation } = examplesOf(input, prompt, tokenizer, config);

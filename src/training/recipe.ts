@@ -115,12 +115,18 @@ export function differing(old: unknown, now: unknown, path = ""): string[] {
     const names = [...new Set([...Object.keys(old), ...Object.keys(now)])];
     return names.flatMap((name) => differing(old[name], now[name], path === "" ? name : `${path}.${name}`));
   }
+  if (isListOfObjects(old) && isListOfObjects(now) && old.length === now.length)
+    return differing({ ...old }, { ...now }, path);
   const [before, after] = [JSON.stringify(old), JSON.stringify(now)];
   return before === after ? [] : [`${path} (${shortened(before)}, now ${shortened(after)})`];
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isListOfObjects(value: unknown): value is readonly Record<string, unknown>[] {
+  return Array.isArray(value) && value.length > 0 && value.every(isObject);
 }
 
 function shortened(text: string | undefined): string {
