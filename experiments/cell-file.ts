@@ -9,14 +9,16 @@ import type { Prediction } from "../src/evaluation/run.ts";
 import type { Measure } from "../src/evaluation/score.ts";
 import { readJsonObject, writeTextFile } from "../src/formats/files.ts";
 import type { Manifest } from "../src/reporting/manifest.ts";
+import type { StepMetrics } from "../src/training/loop.ts";
 import { differing, recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
 import type { EvaluationRecipe, PresetName } from "./recipes/table3.ts";
+import type { TaskTable } from "./task-tables.ts";
 
 export const SCHEMA_VERSION = 1;
 
 /** Everything that decides a cell's numbers. */
 export interface CellRecipe {
-  readonly table: "table3";
+  readonly table: TaskTable["name"];
   readonly preset: PresetName;
   /** null: the base model as it is. */
   readonly training: TrainRecipe | null;
@@ -93,6 +95,13 @@ export interface CellFile {
   readonly timing: CellTiming;
 }
 
+/** What cells of every experiment have in common. */
+export interface AnyCell {
+  readonly schemaVersion: number;
+  readonly recipe: object;
+  readonly recipeHash: string;
+}
+
 export interface CellTasks {
   /** By task name, in the table's order; null where the test set is not there. */
   readonly sets: Readonly<Record<string, TaskResult | null>>;
@@ -106,6 +115,8 @@ export interface CellPlace {
   readonly name: string;
   readonly json: string;
   readonly predictions: string;
+  /** Loss by step, without times. */
+  readonly losses: string;
   /** Training run and finished parts of the evaluation, until the cell is done. */
   readonly work: string;
 }
@@ -115,14 +126,15 @@ export function cellPlace(out: string, name: string): CellPlace {
     name,
     json: join(out, `${name}.json`),
     predictions: join(out, `${name}.jsonl`),
+    losses: join(out, `${name}.losses.jsonl`),
     work: join(out, ".work", name),
   };
 }
 
 /** The finished cell, or null where there is none. @throws InputError when the file belongs to another recipe. */
-export function readCell(place: CellPlace, recipe: CellRecipe): CellFile | null {
+export function readCell<C extends AnyCell = CellFile>(place: CellPlace, recipe: C["recipe"]): C | null {
   if (!existsSync(place.json)) return null;
-  const cell = readJsonObject(place.json) as unknown as CellFile;
+  const cell = readJsonObject(place.json) as unknown as C;
   const hash = recipeHash(recipe);
   if (cell.recipeHash === hash && cell.schemaVersion === SCHEMA_VERSION) return cell;
   const differences = cell.recipe ? differing(cell.recipe, recipe) : [];
@@ -137,7 +149,7 @@ export function readCell(place: CellPlace, recipe: CellRecipe): CellFile | null 
 export type StoredPrediction = Prediction & { readonly task: string };
 
 /** Predictions first, the cell last: a cell that is there has all its parts. */
-export function writeCell(place: CellPlace, cell: CellFile, predictions: readonly StoredPrediction[]): void {
+export function writeCell(place: CellPlace, cell: AnyCell, predictions: readonly StoredPrediction[]): void {
   makeFolder(dirname(place.json));
   writeTextFile(place.predictions, predictions.map((p) => `${JSON.stringify(p)}\n`).join(""));
   writeTextFile(place.json, `${JSON.stringify(cell, null, 2)}\n`);
@@ -155,6 +167,32 @@ export function readPredictions(place: CellPlace): StoredPrediction[] {
     return lines.map((line) => JSON.parse(line) as StoredPrediction);
   } catch (error) {
     throw new InputError(`${place.predictions}: not JSON Lines (${messageOf(error)}).`);
+  }
+}
+
+/** What a step's line of metrics.jsonl has besides times. */
+export type StoredLoss = Pick<StepMetrics, "step" | "loss" | "validationLoss">;
+
+/** Losses beside the cell, from the training folder; nothing where there is none, or where they are already. */
+export function keepLosses({ losses, work }: CellPlace): void {
+  const metrics = join(work, "train", "metrics.jsonl");
+  if (existsSync(losses) || !existsSync(metrics)) return;
+  const lines = readFileSync(metrics, "utf8").split("\n").filter(Boolean);
+  const kept = lines.map((line): StoredLoss => {
+    const { step, loss, validationLoss } = JSON.parse(line) as StepMetrics;
+    return { step, loss, ...(validationLoss === undefined ? {} : { validationLoss }) };
+  });
+  writeTextFile(losses, kept.map((line) => `${JSON.stringify(line)}\n`).join(""));
+}
+
+/** By step; empty where the losses were not kept. */
+export function readLosses({ losses }: Pick<CellPlace, "losses">): StoredLoss[] {
+  if (!existsSync(losses)) return [];
+  const lines = readFileSync(losses, "utf8").split("\n").filter(Boolean);
+  try {
+    return lines.map((line) => JSON.parse(line) as StoredLoss);
+  } catch (error) {
+    throw new InputError(`${losses}: not JSON Lines (${messageOf(error)}).`);
   }
 }
 

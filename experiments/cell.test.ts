@@ -8,8 +8,10 @@ import { type CellWatch, runCell } from "./cell.ts";
 import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
 import { inMillions, trainedParameters } from "./parameters.ts";
 import { presets } from "./recipes/table3.ts";
+import { sharedQuestions } from "./shared-questions.ts";
 import { type OpenedStudy, openStudy, type StudyFlags } from "./study.ts";
-import { textReport } from "./table3-report.ts";
+import { csvReport, textReport } from "./table-report.ts";
+import { arithmetic, commonsense } from "./task-tables.ts";
 import { tinyConfig, writeUntrainedModel } from "./tiny/base-model.ts";
 import { makeWorld } from "./tiny/world.ts";
 
@@ -28,7 +30,7 @@ afterAll(() => {
 });
 
 function study(out: string, changes: Partial<StudyFlags> = {}): OpenedStudy {
-  return openStudy(device, presets.tiny, {
+  return openStudy(device, commonsense, presets.tiny, {
     model,
     data: null,
     methods: ["sbora-fa"],
@@ -92,6 +94,7 @@ describe("cells", () => {
     expect(readPredictions(first.cells[1]!.place)).toHaveLength(6);
 
     const report = textReport({
+      table: commonsense,
       preset: presets.tiny,
       modelName: "model",
       tasks: ["boolq", "openbookqa"],
@@ -104,6 +107,61 @@ describe("cells", () => {
     expect(flat).toContain("steps 3 (preset: 500)");
     expect(flat).toContain("test records a task 3 (preset: 100); beams 2 (preset: 4); tasks 2 (preset: 8)");
     expect(flat).not.toContain("compute f32 (preset");
+  }, 120_000);
+
+  test("Table 4's cells are made by the same code: numbers and letters are read, both AQuA rules stand side by side", async () => {
+    const opened = openStudy(device, arithmetic, arithmetic.presets.tiny, {
+      ...studyFlags(),
+      data: null,
+      methods: ["sbora-fa"],
+      ranks: [4],
+      steps: 2,
+      limit: 2,
+      beams: 2,
+      tasks: ["AddSub", "AQuA"],
+      out: join(dir, "sums"),
+    });
+    const cells = await runAll(opened);
+    expect(cells.map(({ recipe }) => [recipe.table, recipe.evaluation.maxNewTokens])).toEqual([
+      ["table4", 16],
+      ["table4", 16],
+    ]);
+    const [tuned] = opened.cells.slice(1);
+    expect(readPredictions(tuned!.place).map(({ task, label }) => [task, /^[A-E]$/.test(label)])).toEqual([
+      ["AddSub", false],
+      ["AddSub", false],
+      ["AQuA", true],
+      ["AQuA", true],
+    ]);
+    const report = textReport({
+      table: arithmetic,
+      preset: arithmetic.presets.tiny,
+      modelName: "model",
+      tasks: ["AddSub", "AQuA"],
+      missing: [],
+      outcomes: opened.cells.map(({ place }, i) => ({
+        cell: cells[i]!,
+        predictions: readPredictions(place),
+      })),
+      remarks: sharedQuestions(opened),
+    });
+    const csv = csvReport({
+      ...{ table: arithmetic, preset: arithmetic.presets.tiny, modelName: "model", tasks: [], missing: [] },
+      outcomes: opened.cells.map(({ place }, i) => ({
+        cell: cells[i]!,
+        predictions: readPredictions(place),
+      })),
+    }).split("\n");
+    expect(csv[0]).toBe("method,rank,seed,trained,task,ruler,records,correct,accuracy,standard_error");
+    const { AddSub } = cells[1]!.tasks.sets;
+    const { correct, accuracy } = AddSub!.scores.generation!;
+    expect(csv[3]).toStartWith(`sbora-fa,4,42,`);
+    expect(csv[3]).toContain(`,AddSub,generation,2,${correct},${accuracy},`);
+    expect(report).toMatch(/method +r +trained +AddSub +AQuA +Avg +± SE +Avg 3/);
+    expect(report).toContain("AQuA by two rules");
+    expect(report.replace(/\s+/g, " ")).toContain("AddSub 0 of 2, AQuA 0 of 2");
+    // The paper's own row, without the contaminated sets among these two: AQuA alone.
+    expect(report).toMatch(/LLaMA-7B +SBoRA-FA +32ᶜ +28\.0M +79\.7 +20\.1 +58\.9 +20\.1/);
   }, 120_000);
 
   test("stopped in training and in the evaluation, it goes on and gives the uninterrupted file", async () => {
@@ -136,10 +194,10 @@ describe("cells", () => {
     expect(() => study(join("model", "config.json", "out"))).toThrow(InputError);
     expect(() => study("refused", { data: join(dir, "nowhere") })).toThrow("nowhere");
     expect(() => study("refused", { model: join(dir, "nowhere") })).toThrow("config.json");
-    expect(() => openStudy(device, presets.small, { ...studyFlags(), model: null })).toThrow(
+    expect(() => openStudy(device, commonsense, presets.small, { ...studyFlags(), model: null })).toThrow(
       "--model is missing",
     );
-    expect(() => openStudy(device, presets.small, { ...studyFlags(), data: null })).toThrow(
+    expect(() => openStudy(device, commonsense, presets.small, { ...studyFlags(), data: null })).toThrow(
       "--data is missing",
     );
   });

@@ -24,6 +24,7 @@ import {
   type CellPlace,
   type CellRecipe,
   type HeldOut,
+  keepLosses,
   makeFolder,
   readCell,
   SCHEMA_VERSION,
@@ -65,7 +66,10 @@ export interface CellWatch {
 /** The finished cell, or null when it was asked to stop. */
 export async function runCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
   const finished = readCell(plan.place, plan.recipe);
-  if (finished) return finished;
+  if (finished) {
+    keepLosses(plan.place);
+    return finished;
+  }
   makeFolder(plan.place.work);
   const { training } = plan.recipe;
   return training ? trainedCell(study, plan, training, watch) : baseCell(study, plan, watch);
@@ -142,7 +146,7 @@ function heldOutExamples(study: Study, run: PreparedRun, recipe: TrainRecipe): P
   return examples;
 }
 
-function factsOf({ plan, steps, result }: FineTuned): TrainedFacts {
+export function factsOf({ plan, steps, result }: FineTuned): TrainedFacts {
   const { weights, trainable, kept, scratch, parameters } = plan;
   const { bestStep, bestLoss } = result;
   return {
@@ -204,6 +208,7 @@ async function evaluateAndWrite(
       finished: new Date().toISOString(),
     },
   };
+  keepLosses(place);
   writeCell(place, cell, all);
   // The adapter and its metrics stay; what only a resumed run would need goes.
   rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
@@ -212,10 +217,10 @@ async function evaluateAndWrite(
 }
 
 /** Predictions of one task, from the part file of an interrupted evaluation where it is there. */
-async function taskPredictions(
-  run: PreparedRun,
+export async function taskPredictions(
+  run: Pick<PreparedRun, "tokenizer" | "prompt">,
   model: Llama,
-  { place, recipe }: CellPlan,
+  { place, recipe }: { readonly place: CellPlace; readonly recipe: Pick<CellRecipe, "evaluation"> },
   name: string,
   records: readonly InstructionRecord[],
   watch: CellWatch,
@@ -229,10 +234,11 @@ async function taskPredictions(
     };
     if (stored.recipeHash === hash) return stored.predictions;
   }
-  const { beams, rulers } = recipe.evaluation;
+  const { beams, rulers, maxNewTokens } = recipe.evaluation;
   const predictions = await evaluateTask(model, run.tokenizer, taskNamed(name), records, {
     beams,
     rulers,
+    ...(maxNewTokens === undefined ? {} : { maxNewTokens }),
     prompt: (record) => run.prompt.test(record),
     onProgress: (done, of) => watch.onEvaluate(name, done, of),
   });
@@ -265,12 +271,12 @@ function heldOutOf({ unmerged, merged, held }: Evaluated["measured"]): HeldOut |
   return { records: held.length, tokens, unmerged, merged };
 }
 
-function stepsIn(path: string): StepMetrics[] {
+export function stepsIn(path: string): StepMetrics[] {
   const lines = readFileSync(path, "utf8").split("\n").filter(Boolean);
   return lines.map((line) => JSON.parse(line) as StepMetrics);
 }
 
-function trainingTimes(steps: readonly StepMetrics[]) {
+export function trainingTimes(steps: readonly StepMetrics[]) {
   const seconds = steps.map((step) => step.seconds).sort((a, b) => a - b);
   const trainSeconds = seconds.reduce((sum, s) => sum + s, 0);
   const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);

@@ -5,15 +5,15 @@ import { formatSeconds } from "../src/reporting/progress.ts";
 import { textTable } from "../src/reporting/table.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { prepareRun } from "../src/training/prepare.ts";
-import { inMillions } from "./parameters.ts";
+import { inMillions, methodTitle } from "./parameters.ts";
 import type { OpenedStudy } from "./study.ts";
-import { methodTitle } from "./table3-report.ts";
 
 export function dryRun(study: OpenedStudy): string {
   const { device, modelDir, trainingFile: dataFile, trainingRecords: records, cells } = study;
   const notes = new Set<string>();
   /** Seeds of one method and rank take the same time. */
   const measured = new Map<string, number>();
+  const replies = replyShare(records);
   let total = 0;
   const rows = cells.flatMap(({ recipe: { training, evaluation } }) => {
     if (!training) return [];
@@ -31,8 +31,10 @@ export function dryRun(study: OpenedStudy): string {
     const held = validation.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const validations = Math.floor(steps / training.evalEvery) + 2;
     const tested = [...study.tests.values()].reduce((sum, set) => sum + set.length, 0);
-    // A prompt is about as long as a training record; forward alone is a third of a training pass.
-    const evaluated = (tested * evaluation.rulers.length * tokensPerStep) / training.batch;
+    // A prompt is about as long as a training record, an answer as its reply, once a beam; forward alone is a third of a
+    // training pass.
+    const generated = evaluation.rulers.includes("generation") ? evaluation.beams * replies : 0;
+    const evaluated = (tested * (evaluation.rulers.length + generated) * tokensPerStep) / training.batch;
     const seconds = secondsPerToken * (steps * tokensPerStep + (validations * held + evaluated) / 3);
     total += seconds;
     return [
@@ -75,4 +77,14 @@ export function dryRun(study: OpenedStudy): string {
     `about ${formatSeconds(total)} for ${rows.length} cells and the base model's; speed measured on one pass, generation estimated`,
     ...[...notes].map((note) => `note: ${note}`),
   ].join("\n");
+}
+
+/** Characters of the replies, of all characters of the records. */
+function replyShare(records: OpenedStudy["trainingRecords"]): number {
+  let [replies, all] = [0, 0];
+  for (const { instruction, input, output } of records) {
+    replies += output.length;
+    all += instruction.length + input.length + output.length;
+  }
+  return all > 0 ? replies / all : 0;
 }

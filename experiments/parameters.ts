@@ -25,6 +25,11 @@ export function methodOfTitle(title: string): MethodName | null {
   return Object.values(methods).find((method) => method.title === plain)?.name ?? null;
 }
 
+/** "sbora-fa" -> "SBoRA-FA", "base" -> "base model". */
+export function methodTitle(name: string): string {
+  return name === "base" ? "base model" : methods[name as MethodName].title;
+}
+
 /** 28049408 -> "28.0M", as the paper prints it. */
 export function inMillions(count: number): string {
   return count >= 1e5 ? `${(count / 1e6).toFixed(1)}M` : `${(count / 1e3).toFixed(1)}k`;

@@ -21,8 +21,18 @@ const superscripts: Readonly<Record<NoteLetter, string>> = {
   h: "ʰ",
 };
 
-/** All rows of a table of the paper, with the columns that ours has. */
-export function publishedSection(table: PaperTable, columns: readonly string[]): Section {
+/** An average over part of the columns that ours has. */
+export interface PublishedAverage {
+  readonly title: string;
+  readonly columns: readonly string[];
+}
+
+/** All rows of a table of the paper, with the columns that ours has; further averages are ours, over its printed cells. */
+export function publishedSection(
+  table: PaperTable,
+  columns: readonly string[],
+  averages: readonly PublishedAverage[] = [],
+): Section {
   const rows = publishedTable(table);
   const cellsOf = (row: PublishedRow): string[] => [
     row.model,
@@ -31,6 +41,7 @@ export function publishedSection(table: PaperTable, columns: readonly string[]):
     row.trained ? withNotes(row.trained.text, row.trained.notes) : "",
     ...columns.map((title) => withNotes(row.cells[title]!.value.toFixed(1), row.cells[title]!.notes)),
     row.average ? withNotes(row.average.value.toFixed(1), row.average.notes) : MISSING,
+    ...averages.map((average) => meanOfCells(row, average.columns)?.toFixed(1) ?? MISSING),
   ];
   const letters = [...new Set(rows.flatMap(notesOf))].sort();
   return {
@@ -43,6 +54,7 @@ export function publishedSection(table: PaperTable, columns: readonly string[]):
         right("trained"),
         ...columns.map(right),
         right("Avg"),
+        ...averages.map(({ title }) => right(title)),
       ],
       rows: rows.flatMap((row, i) =>
         i > 0 && rows[i - 1]!.model !== row.model ? ["line" as const, cellsOf(row)] : [cellsOf(row)],
@@ -50,6 +62,11 @@ export function publishedSection(table: PaperTable, columns: readonly string[]):
     },
     paragraphs: letters.map((letter) => `${superscripts[letter]} ${noteText(letter)}`),
   };
+}
+
+function meanOfCells(row: PublishedRow, columns: readonly string[]): number | null {
+  if (columns.length === 0) return null;
+  return columns.reduce((sum, column) => sum + row.cells[column]!.value, 0) / columns.length;
 }
 
 function withNotes(text: string, letters: readonly NoteLetter[]): string {
@@ -75,8 +92,18 @@ export function publishedDifference(
 ): number | null {
   const average = ({ title, rank }: PublishedMethod): number | null => {
     const row = publishedRow(table, model, title, rank) ?? publishedRow(table, model, title, 32);
-    return row && columns.reduce((sum, column) => sum + row.cells[column]!.value, 0) / columns.length;
+    return row && meanOfCells(row, columns);
   };
   const [left, other] = [average(a), average(b)];
   return left === null || other === null ? null : left - other;
+}
+
+/** Trained parameters as printed, or null where the paper has no such row. */
+export function publishedParameters(
+  table: PaperTable,
+  model: string,
+  title: string,
+  rank: number,
+): string | null {
+  return publishedRow(table, model, title, rank)?.trained?.text ?? null;
 }

@@ -3,8 +3,8 @@ import { existsSync } from "node:fs";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
 import type { CellPlan, CellWatch } from "./cell.ts";
 import type { CellFile } from "./cell-file.ts";
+import { methodTitle } from "./parameters.ts";
 import type { OpenedStudy } from "./study.ts";
-import { methodTitle } from "./table3-report.ts";
 
 export interface CellsProgress {
   /** Callbacks of the cell that starts now. */
@@ -14,7 +14,31 @@ export interface CellsProgress {
 }
 
 export function watchCells(study: OpenedStudy, shouldStop: () => boolean): CellsProgress {
-  const total = study.cells.length;
+  const line = watchLines(study.cells.length, shouldStop);
+  return {
+    watch: (plan) => line.watch(titleOf(plan), plan.place.json),
+    finished(cell) {
+      const average = averageOf(cell);
+      const loss = cell.tasks.heldOut?.merged;
+      const facts = [
+        average === null ? "" : `average ${average.toFixed(1)} %`,
+        loss === undefined ? "" : `held-out loss ${loss.toFixed(3)}`,
+      ];
+      line.finished(facts, cell.recipe.training !== null);
+    },
+    end: line.end,
+  };
+}
+
+/** The same for cells of any kind. */
+export interface LinesProgress {
+  watch(title: string, json: string): CellWatch;
+  /** `costly`: its time says something about the cells to come. */
+  finished(facts: readonly string[], costly: boolean): void;
+  end(): void;
+}
+
+export function watchLines(total: number, shouldStop: () => boolean): LinesProgress {
   const notes = new Set<string>();
   let line: { label: string; progress: Progress } | null = null;
   let number = 0;
@@ -36,12 +60,12 @@ export function watchCells(study: OpenedStudy, shouldStop: () => boolean): Cells
     line = null;
   };
   return {
-    watch(plan) {
+    watch(title, json) {
       number++;
       // A cell read from its file says nothing about how long the others take.
-      known = existsSync(plan.place.json);
+      known = existsSync(json);
       started = performance.now();
-      label = `[${number}/${total}] ${titleOf(plan)}`;
+      label = `[${number}/${total}] ${title}`;
       return {
         shouldStop,
         onStep: ({ step, loss }, steps) => show("training", steps, "steps", step, `loss ${loss.toFixed(3)}`),
@@ -54,23 +78,20 @@ export function watchCells(study: OpenedStudy, shouldStop: () => boolean): Cells
         },
       };
     },
-    finished(cell) {
+    finished(facts, costly) {
       clear();
       const seconds = (performance.now() - started) / 1000;
-      if (!known && cell.recipe.training) {
+      if (!known && costly) {
         ran.cells++;
         ran.seconds += seconds;
       }
       const left = ran.cells > 0 ? ((total - number) * ran.seconds) / ran.cells : null;
-      const average = averageOf(cell);
-      const loss = cell.tasks.heldOut?.merged;
-      const facts = [
-        average === null ? "" : `average ${average.toFixed(1)} %`,
-        loss === undefined ? "" : `held-out loss ${loss.toFixed(3)}`,
+      const shown = [
+        ...facts,
         known ? "was finished already" : formatSeconds(seconds),
         left === null || number === total ? "" : `about ${formatSeconds(left)} left`,
       ];
-      process.stderr.write(`${label}: ${facts.filter(Boolean).join(", ")}\n`);
+      process.stderr.write(`${label}: ${shown.filter(Boolean).join(", ")}\n`);
     },
     end: clear,
   };

@@ -7,7 +7,7 @@ import { promptHash, promptNamed } from "../src/data/prompts/registry.ts";
 import { readInstructionRecords } from "../src/data/records.ts";
 import { InputError } from "../src/errors.ts";
 import { readTaskRecords, taskFile } from "../src/evaluation/task.ts";
-import { commonsenseTasks, tasksNamed } from "../src/evaluation/tasks/registry.ts";
+import { tasksNamed } from "../src/evaluation/tasks/registry.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { targetedLinears } from "../src/model/shapes.ts";
@@ -17,8 +17,9 @@ import { loadTokenizer } from "../src/text/tokenizer.ts";
 import type { TrainRecipe } from "../src/training/recipe.ts";
 import type { CellPlan, Study } from "./cell.ts";
 import { type CellRecipe, cellPlace } from "./cell-file.ts";
-import { type Group, type Preset, SCALING, tableMethods } from "./recipes/table3.ts";
-import { TINY_MODEL, writeTinyData } from "./tiny/data.ts";
+import { type EvaluationRecipe, type Group, type Preset, SCALING, tableMethods } from "./recipes/table3.ts";
+import type { TaskTable } from "./task-tables.ts";
+import { TINY_MODEL } from "./tiny/data.ts";
 
 /** What the command line may change; null: as the preset says. */
 export interface StudyFlags {
@@ -37,13 +38,14 @@ export interface StudyFlags {
 }
 
 export interface OpenedStudy extends Study {
+  readonly table: TaskTable;
   readonly preset: Preset;
   /** The base model's row first, then the methods in the paper's order. */
   readonly cells: readonly CellPlan[];
   readonly missing: readonly string[];
 }
 
-export function openStudy(device: Device, preset: Preset, flags: StudyFlags): OpenedStudy {
+export function openStudy(device: Device, table: TaskTable, preset: Preset, flags: StudyFlags): OpenedStudy {
   const modelDir = modelFolder(preset, flags);
   const config = readLlamaConfig(modelDir);
   const groups = chosenGroups(preset, flags);
@@ -52,22 +54,16 @@ export function openStudy(device: Device, preset: Preset, flags: StudyFlags): Op
       checkRank(methodNamed(method), rank, shape);
     }
   }
-  const tasks = flags.tasks === null ? preset.evaluation.tasks : chosenTasks(flags.tasks);
-  const root = dataFolder(preset, flags);
+  const tasks = flags.tasks === null ? preset.evaluation.tasks : chosenTasks(table, flags.tasks);
+  const root = dataFolder(table, preset, flags);
   const trainingFile = trainingFileIn(root, preset);
-  const limit = flags.limit ?? preset.evaluation.limit;
+  const evaluation = evaluationOf(preset, flags, tasks);
   const sets = tasks.map((name) => ({
     name,
     path: taskFile(root, { name }),
-    records: readTaskRecords(root, { name }, limit ?? undefined),
+    records: readTaskRecords(root, { name }, evaluation.limits?.[name] ?? evaluation.limit ?? undefined),
   }));
   const training = trainingOf(preset, flags);
-  const evaluation = {
-    ...preset.evaluation,
-    tasks,
-    limit,
-    beams: flags.beams ?? preset.evaluation.beams,
-  };
   const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
   const inputs: CellRecipe["inputs"] = {
     base: fingerprintModel(modelDir),
@@ -79,7 +75,7 @@ export function openStudy(device: Device, preset: Preset, flags: StudyFlags): Op
   const plan = (method: string, rank: number, recipe: TrainRecipe | null, seed: number): CellPlan => ({
     place: cellPlace(flags.out, `${modelName}-${method}-r${rank}-s${seed}`),
     recipe: {
-      table: "table3",
+      table: table.name,
       preset: preset.name,
       training: recipe,
       evaluation,
@@ -88,12 +84,16 @@ export function openStudy(device: Device, preset: Preset, flags: StudyFlags): Op
     },
   });
   const seeds = flags.seeds ?? preset.seeds;
-  const trained = entries(groups).flatMap(({ method, rank }) =>
-    seeds.map((seed) => plan(method, rank, { ...training, method, rank, alpha: SCALING * rank, seed }, seed)),
+  // Seed by seed, so that a run that is stopped leaves whole tables behind.
+  const trained = seeds.flatMap((seed) =>
+    entries(groups).map(({ method, rank }) =>
+      plan(method, rank, { ...training, method, rank, alpha: SCALING * rank, seed }, seed),
+    ),
   );
   const baseRecipe = { ...training, ...anyMethod, seed: seeds[0]! };
   return {
     device,
+    table,
     preset,
     modelDir,
     modelName,
@@ -115,7 +115,10 @@ export function openStudy(device: Device, preset: Preset, flags: StudyFlags): Op
 /** The base trains nothing, but its held-out records are those of a training recipe. */
 const anyMethod = { method: "lora", rank: 1, alpha: SCALING } as const;
 
-function modelFolder(preset: Preset, flags: StudyFlags): string {
+export function modelFolder(
+  preset: Pick<Preset, "name" | "model">,
+  flags: Pick<StudyFlags, "model">,
+): string {
   if (flags.model !== null) return resolve(flags.model);
   if (preset.name === "tiny") return TINY_MODEL;
   throw new InputError(
@@ -124,7 +127,11 @@ function modelFolder(preset: Preset, flags: StudyFlags): string {
   );
 }
 
-function dataFolder(preset: Preset, flags: StudyFlags): string {
+export function dataFolder(
+  table: Pick<TaskTable, "writeTinyData">,
+  preset: Pick<Preset, "name" | "trainingFile">,
+  flags: Pick<StudyFlags, "data" | "out">,
+): string {
   if (flags.data !== null) {
     if (existsSync(flags.data)) return resolve(flags.data);
     throw new InputError(`--data is ${flags.data}: there is no such folder; expected LLM-Adapters' files.`);
@@ -136,11 +143,14 @@ function dataFolder(preset: Preset, flags: StudyFlags): string {
     );
   }
   const root = join(flags.out, ".work", "data");
-  writeTinyData(root);
+  table.writeTinyData(root);
   return root;
 }
 
-function trainingFileIn(root: string, { trainingFile, name }: Preset): string {
+export function trainingFileIn(
+  root: string,
+  { trainingFile, name }: Pick<Preset, "trainingFile" | "name">,
+): string {
   const folders = ["ft-training_set", "", "llm-adapters/ft-training_set", "LLM-Adapters/ft-training_set"];
   const paths = folders.map((folder) => join(root, folder, trainingFile));
   const found = paths.find((path) => existsSync(path));
@@ -151,13 +161,13 @@ function trainingFileIn(root: string, { trainingFile, name }: Preset): string {
 }
 
 /** Each once; a task of another table has no column here. */
-function chosenTasks(names: readonly string[]): string[] {
+function chosenTasks({ number, tasks }: TaskTable, names: readonly string[]): string[] {
   const chosen = tasksNamed(names.join(","));
-  const foreign = chosen.filter(({ suite }) => suite !== "commonsense").map(({ name }) => name);
+  const foreign = chosen.filter((task) => !tasks.includes(task)).map(({ name }) => name);
   if (foreign.length === 0) return chosen.map(({ name }) => name);
   throw new InputError(
-    `--tasks names ${foreign.join(", ")}, which Table 3 does not have; expected names out of ` +
-      `${commonsenseTasks.map(({ name }) => name).join(", ")}. scripts/evaluate.ts asks the others.`,
+    `--tasks names ${foreign.join(", ")}, which Table ${number} does not have; expected names out of ` +
+      `${tasks.map(({ name }) => name).join(", ")}. scripts/evaluate.ts asks the others.`,
   );
 }
 
@@ -193,8 +203,22 @@ function trainingOf(preset: Preset, flags: StudyFlags): Preset["training"] {
   };
 }
 
+/** --limit holds for every task, below the preset's own limits too. */
+function evaluationOf(preset: Preset, flags: StudyFlags, tasks: readonly string[]): EvaluationRecipe {
+  const { limits, ...rest } = preset.evaluation;
+  const limit = flags.limit ?? rest.limit;
+  const lower = Object.entries(limits ?? {}).filter(([, own]) => limit === null || own < limit);
+  return {
+    ...rest,
+    tasks,
+    limit,
+    beams: flags.beams ?? rest.beams,
+    ...(lower.length > 0 ? { limits: Object.fromEntries(lower) } : {}),
+  };
+}
+
 /** A folder's name as a part of file names. */
-function slug(name: string): string {
+export function slug(name: string): string {
   const text = name.toLowerCase().replace(/[^a-z0-9.]+/g, "-");
   return text.replace(/^-|-$/g, "") || "model";
 }

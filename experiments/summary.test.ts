@@ -43,7 +43,7 @@ test("a task's figure is the mean over seeds; a missing set has none", () => {
   expect(figure.value).toBe(50);
   // 75 % and 25 % of four records.
   expect(figure.standardError).toBeCloseTo(100 * Math.sqrt(0.1875 / 4), 10);
-  expect(figure.seedDeviation).toBeCloseTo(Math.sqrt(2 * 25 ** 2), 10);
+  expect(figure.seedError).toBeCloseTo(25, 10);
   expect(taskFigure(lora, "hellaswag", "generation")).toBeNull();
   expect(taskFigure(lora, "boolq", "labels")).toBeNull();
 });
@@ -53,7 +53,7 @@ test("the average is the plain mean of the tasks that are there", () => {
   expect(averageFigure(base, tasks, "generation")).toEqual({
     value: 0,
     standardError: 0,
-    seedDeviation: null,
+    seedError: null,
   });
   expect(averageFigure(lora, ["hellaswag"], "generation")).toBeNull();
 });
@@ -61,6 +61,36 @@ test("the average is the plain mean of the tasks that are there", () => {
 test("differences are paired record by record, seed by seed", () => {
   const difference = pairedAverage(sbora, lora, tasks, "generation")!;
   // Seed 1: +1/4 on boolq, 0 on piqa; seed 2: +1/4 on boolq, -1/2 on piqa.
-  expect(difference.value).toBeCloseTo((100 * (0.25 / 2 + (0.25 - 0.5) / 2)) / 2, 10);
-  expect(pairedAverage(lora, lora, tasks, "generation")).toEqual({ value: 0, standardError: 0 });
+  const [first, second] = [12.5, -12.5];
+  expect(difference.value).toBeCloseTo((first + second) / 2, 10);
+  expect(difference.seedError).toBeCloseTo((first - second) / 2, 10);
+  // Means over seeds, by record: boolq 0, 50, 0, 50; piqa -50, 0.
+  const [boolq, piqa] = [Math.sqrt(2500 / 3 / 4), Math.sqrt(1250 / 2)];
+  expect(difference.standardError).toBeCloseTo(Math.hypot(boolq, piqa) / 2, 10);
+  // Student's factor with one degree of freedom.
+  expect(difference.halfWidth).toBeCloseTo(Math.hypot(1.96 * difference.standardError, 12.706 * 12.5), 2);
+  expect(difference.pairs).toBe(2);
+});
+
+test("a row against itself differs by nothing; the base stands against every seed", () => {
+  expect(pairedAverage(lora, lora, tasks, "generation")).toMatchObject({
+    value: 0,
+    standardError: 0,
+    halfWidth: 0,
+  });
+  const gained = pairedAverage(lora, base, tasks, "generation")!;
+  expect([gained.value, gained.pairs]).toEqual([(75 + 50 + 25 + 100) / 4, 2]);
+  expect(pairedAverage(lora, base, ["hellaswag"], "generation")).toBeNull();
+});
+
+test("one pair of runs has the records' error alone", () => {
+  const [a, b] = rowsOf([
+    outcome("sbora-fa", 1, { boolq: [yes, yes, yes, no] }),
+    outcome("lora", 1, { boolq: [yes, no, no, no] }),
+  ]) as [(typeof rows)[number], (typeof rows)[number]];
+  const { value, standardError, seedError, halfWidth } = pairedAverage(a, b, tasks, "generation")!;
+  // Differences 0, 100, 100, 0.
+  expect([value, seedError]).toEqual([50, null]);
+  expect(standardError).toBeCloseTo(Math.sqrt(10_000 / 3 / 4), 10);
+  expect(halfWidth).toBeCloseTo(1.96 * standardError, 10);
 });

@@ -1,6 +1,6 @@
 /** Rows of a table from its cells: means over seeds, standard errors, paired differences. Numbers only, no layout. */
-import type { Prediction } from "../src/evaluation/run.ts";
-import { type Measure, pairedDifference } from "../src/evaluation/score.ts";
+import { studentQuantile } from "../scripts/bench/statistics.ts";
+import { isRight, type Measure } from "../src/evaluation/score.ts";
 import type { CellFile, StoredPrediction } from "./cell-file.ts";
 
 /** A finished cell with its predictions. */
@@ -14,8 +14,8 @@ export interface Figure {
   readonly value: number;
   /** From the number of records, in the figure's own unit. */
   readonly standardError: number;
-  /** Standard deviation over seeds; null with one seed. */
-  readonly seedDeviation: number | null;
+  /** Standard error of the mean over seeds; null with one seed. */
+  readonly seedError: number | null;
 }
 
 /** All seeds of one method and rank. */
@@ -49,7 +49,7 @@ export function taskFigure(row: Row, task: string, measure: Measure): Figure | n
     value: mean(present.map((score) => score.accuracy)),
     // The records are the same for every seed: more seeds do not make this error smaller.
     standardError: mean(present.map((score) => score.standardError)),
-    seedDeviation: deviation(present.map((score) => score.accuracy)),
+    seedError: errorOfMean(present.map((score) => score.accuracy)),
   };
 }
 
@@ -64,7 +64,7 @@ export function averageFigure(row: Row, tasks: readonly string[], measure: Measu
   return {
     value: mean(figures.map(({ value }) => value)),
     standardError: Math.hypot(...figures.map(({ standardError }) => standardError)) / figures.length,
-    seedDeviation: deviation(perSeed),
+    seedError: errorOfMean(perSeed),
   };
 }
 
@@ -73,37 +73,74 @@ export function majorityOf(rows: readonly Row[], task: string): number | null {
   return rows[0]?.outcomes[0]?.cell.tasks.sets[task]?.majority.accuracy ?? null;
 }
 
+/** A paired difference and what is known of its error. */
 export interface Difference {
   /** Average of a minus average of b, percentage points, on the same records and seeds. */
   readonly value: number;
+  /** From the records: the spread of their own differences, each the mean over seeds. */
   readonly standardError: number;
+  /** From the seeds: standard error of the mean of their differences; null with one pair of runs. */
+  readonly seedError: number | null;
+  /** Half of the 95 % interval: both errors together, Student's factor for the few seeds. */
+  readonly halfWidth: number;
+  /** Pairs of runs. */
+  readonly pairs: number;
 }
 
-/** Paired over records within every task and seed, then averaged as the table's average is. */
+const NORMAL_975 = 1.96;
+
+/** Paired over records within every task, and over seeds, then averaged as the table's average is. */
 export function pairedAverage(a: Row, b: Row, tasks: readonly string[], measure: Measure): Difference | null {
-  const perSeed = a.outcomes.flatMap((left, i): Difference[] => {
-    const right = b.outcomes[i];
-    if (!right) return [];
-    const differences = tasks
-      .map((task) => pairedDifference(ofTask(left, task), ofTask(right, task), measure))
-      .filter((difference) => difference !== null);
-    if (differences.length === 0) return [];
-    return [
-      {
-        value: mean(differences.map(({ difference }) => difference)),
-        standardError: Math.hypot(...differences.map((d) => d.standardError)) / differences.length,
-      },
-    ];
-  });
-  if (perSeed.length === 0) return null;
+  const runs = pairsOf(a, b);
+  const perTask = tasks.map((task) => recordDifferences(runs, task, measure)).filter((d) => d.length > 0);
+  if (runs.length === 0 || perTask.length === 0) return null;
+  const overRecords = perTask.map((byRecord) => byRecord.map(mean));
+  const standardError = Math.hypot(...overRecords.map((d) => errorOfMean(d) ?? 0)) / perTask.length;
+  const perRun = runs.map((_, i) => mean(perTask.map((byRecord) => mean(byRecord.map((d) => d[i]!)))));
+  const seedError = errorOfMean(perRun);
+  const fromSeeds = seedError === null ? 0 : studentQuantile(runs.length - 1) * seedError;
   return {
-    value: mean(perSeed.map(({ value }) => value)),
-    standardError: mean(perSeed.map(({ standardError }) => standardError)),
+    value: mean(perRun),
+    standardError,
+    seedError,
+    halfWidth: Math.hypot(NORMAL_975 * standardError, fromSeeds),
+    pairs: runs.length,
   };
 }
 
-function ofTask({ predictions }: Outcome, task: string): readonly Prediction[] {
-  return predictions.filter((prediction) => prediction.task === task);
+/** Runs of equal seed; what has no seed (the base model) stands against every run of the other. */
+function pairsOf(a: Row, b: Row): [Outcome, Outcome][] {
+  const seedOf = ({ cell }: Outcome): number | null => cell.recipe.training?.seed ?? null;
+  return a.outcomes.flatMap((left) =>
+    b.outcomes
+      .filter((right) => seedOf(left) === null || seedOf(right) === null || seedOf(left) === seedOf(right))
+      .map((right): [Outcome, Outcome] => [left, right]),
+  );
+}
+
+/** For every record that all runs have, a's point minus b's in each run: 100, 0 or -100. */
+function recordDifferences(
+  runs: readonly (readonly [Outcome, Outcome])[],
+  task: string,
+  measure: Measure,
+): number[][] {
+  const perRun = runs.map(([a, b]) => {
+    const others = pointsOf(b, task, measure);
+    const both = [...pointsOf(a, task, measure)].filter(([record]) => others.has(record));
+    return new Map(both.map(([record, points]) => [record, points - others.get(record)!]));
+  });
+  const records = [...(perRun[0]?.keys() ?? [])].filter((record) => perRun.every((run) => run.has(record)));
+  return records.map((record) => perRun.map((run) => run.get(record)!));
+}
+
+/** 100 or 0 by record. */
+function pointsOf({ predictions }: Outcome, task: string, measure: Measure): Map<number, number> {
+  const points = new Map<number, number>();
+  for (const prediction of predictions) {
+    const right = prediction.task === task ? isRight(prediction, measure) : null;
+    if (right !== null) points.set(prediction.record, right ? 100 : 0);
+  }
+  return points;
 }
 
 /** Mean over seeds of something a cell holds; null where one lacks it. */
@@ -112,12 +149,14 @@ export function meanOf(row: Row, read: (cell: CellFile) => number | null | undef
   return values.some((value) => value === null) ? null : mean(values as number[]);
 }
 
-function mean(values: readonly number[]): number {
+export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-function deviation(values: readonly number[]): number | null {
+/** Standard error of a mean from the spread of its values; null for fewer than two. */
+export function errorOfMean(values: readonly number[]): number | null {
   if (values.length < 2) return null;
   const middle = mean(values);
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+  const squares = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
+  return Math.sqrt(squares / (values.length - 1) / values.length);
 }

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import type { InstructionRecord } from "../../src/data/records.ts";
 import { writeTextFile } from "../../src/formats/files.ts";
 import { makeFolder } from "../../src/formats/model-folder.ts";
+import { tinySumFiles } from "./arithmetic.ts";
 import { tinyMix, tinyRecords, tinyTasks } from "./tasks.ts";
 import { makeWorld } from "./world.ts";
 
@@ -13,6 +14,8 @@ export const TINY_MODEL = join(import.meta.dir, "model");
 /** Training records and test records a task. */
 export const TRAIN_RECORDS = 360;
 export const TEST_RECORDS = 120;
+/** Sums are learned from more records than labels. */
+const TRAIN_SUMS = 900;
 
 /** Files by their path below the data folder. */
 export function tinyFiles(): Map<string, InstructionRecord[]> {
@@ -24,9 +27,18 @@ export function tinyFiles(): Map<string, InstructionRecord[]> {
   return files;
 }
 
-/** Writes the files that are not there yet, or differ. */
+/** Table 3's files; those that are there and equal stay. */
 export function writeTinyData(root: string): void {
-  for (const [path, records] of tinyFiles()) {
+  writeFiles(root, tinyFiles());
+}
+
+/** Table 4's. */
+export function writeTinySums(root: string): void {
+  writeFiles(root, tinySumFiles(TRAIN_SUMS, TEST_RECORDS, WORLD_SEED));
+}
+
+function writeFiles(root: string, files: ReadonlyMap<string, readonly InstructionRecord[]>): void {
+  for (const [path, records] of files) {
     const target = join(root, path);
     const text = `${JSON.stringify(records, null, 1)}\n`;
     if (existsSync(target) && readFileSync(target, "utf8") === text) continue;

@@ -70,6 +70,6 @@ const STUDENT_975 = [
 ];
 
 /** 97.5 % point of Student's t; beyond the table its expansion around the normal's 1.96, good to 0.002. */
-function studentQuantile(freedom: number): number {
+export function studentQuantile(freedom: number): number {
   return STUDENT_975[freedom - 1] ?? 1.96 + 2.5 / freedom;
 }

@@ -1,9 +1,10 @@
-/** What Table 3 prints: our rows, the paper's beside them, the finer rulers, and what all this can and cannot tell. */
-
-import type { MethodName } from "../src/adapters/adapter.ts";
-import { methods } from "../src/adapters/registry.ts";
+/**
+ * What Tables 3 and 4 print: our rows, the paper's beside them, the finer rulers, the paper's claims, and what all this can
+ * and cannot tell.
+ */
 import type { Measure } from "../src/evaluation/score.ts";
-import { commonsenseTasks } from "../src/evaluation/tasks/registry.ts";
+import { aqua } from "../src/evaluation/tasks/aqua.ts";
+import { type CsvValue, csvText } from "../src/reporting/csv.ts";
 import {
   MISSING,
   markdownSections,
@@ -12,9 +13,16 @@ import {
   type Table,
   textSections,
 } from "../src/reporting/table.ts";
+import { letterSection } from "./aqua-rules.ts";
+import { signed } from "./claims.ts";
 import { columns as paperColumns } from "./paper-data.ts";
-import { inMillions } from "./parameters.ts";
-import { type PublishedMethod, publishedDifference, publishedSection } from "./published-table.ts";
+import { inMillions, methodTitle } from "./parameters.ts";
+import {
+  type PublishedAverage,
+  type PublishedMethod,
+  publishedDifference,
+  publishedSection,
+} from "./published-table.ts";
 import type { Preset } from "./recipes/table3.ts";
 import {
   averageFigure,
@@ -27,48 +35,109 @@ import {
   rowsOf,
   taskFigure,
 } from "./summary.ts";
+import { tableClaims } from "./table-claims.ts";
+import type { PartialAverage, TaskTable } from "./task-tables.ts";
 
 export interface ReportInput {
+  readonly table: TaskTable;
   readonly preset: Preset;
   readonly modelName: string;
   /** Task names in the order of the columns. */
   readonly tasks: readonly string[];
   readonly missing: readonly string[];
   readonly outcomes: readonly Outcome[];
+  /** Said where a table says what it can tell: findings about the data, one paragraph each. */
+  readonly remarks?: readonly string[];
 }
 
 export function textReport(input: ReportInput): string {
-  return textSections(sections(input));
+  return textSections(reportSections(input));
 }
 
 export function markdownReport(input: ReportInput): string {
-  return markdownSections(sections(input));
+  return markdownSections(reportSections(input));
 }
 
-function sections(input: ReportInput): Section[] {
+/** One line a cell, task and ruler. */
+export function csvReport({ outcomes }: ReportInput): string {
+  const rows = outcomes.flatMap(({ cell: { recipe, manifest, tasks } }) => {
+    const { training } = recipe;
+    const cell = [training?.method ?? "base", training?.rank ?? 0, training?.seed ?? null];
+    return Object.entries(tasks.sets).flatMap(([task, set]) =>
+      Object.entries(set?.scores ?? {}).map(([ruler, { correct, accuracy, standardError }]): CsvValue[] => [
+        ...cell,
+        manifest.trained?.parameters ?? 0,
+        task,
+        ruler,
+        set!.records,
+        correct,
+        accuracy,
+        standardError,
+      ]),
+    );
+  });
+  const figures = ["records", "correct", "accuracy", "standard_error"];
+  return csvText(["method", "rank", "seed", "trained", "task", "ruler", ...figures], rows);
+}
+
+/** Everything that is said, in order. */
+export function reportSections(input: ReportInput): Section[] {
   const rows = rowsOf(input.outcomes);
   const rulers = (["generation", "labels", "options", "perCharacter"] as const).filter((measure) =>
     rows.some((row) => averageFigure(row, input.tasks, measure) !== null),
   );
   const finer = rulers.filter((measure) => measure !== "generation");
   const paired = (["generation", "labels"] as const).filter((measure) => rulers.includes(measure));
+  const claims = tableClaims({
+    table: input.table,
+    modelName: input.modelName,
+    accuracies: input.preset.name !== "tiny",
+    tasks: input.tasks,
+    columns: paperColumnsOf(input.table, input.tasks),
+    rows: rows.filter(({ method }) => method !== "base"),
+    measures: paired.map((measure) => [measure, shortTitles[measure]] as const),
+  });
   return [
     ...(rulers.includes("generation") ? [accuracySection(input, rows, "generation")] : []),
-    publishedSection(3, paperColumnsOf(input.tasks)),
+    ...(input.tasks.includes(aqua.name) ? [letterSection(rows)] : []).filter((section) => section !== null),
+    publishedSection(input.table.number, paperColumnsOf(input.table, input.tasks), publishedAverages(input)),
     ...finer.map((measure) => accuracySection(input, rows, measure)),
     ...paired.map((measure) => pairedSection(input, rows, measure)).filter((section) => section !== null),
     lossSection(rows),
+    ...(claims ? [claims] : []),
     tellsSection(input, rows),
   ];
 }
 
 /** The paper's names of our tasks: both stand in the same order. */
-function paperColumnsOf(tasks: readonly string[]): string[] {
+function paperColumnsOf(table: TaskTable, tasks: readonly string[]): string[] {
   return tasks.flatMap((task) => {
-    const at = commonsenseTasks.findIndex(({ name }) => name === task);
-    return paperColumns[3][at] ?? [];
+    const at = table.tasks.findIndex(({ name }) => name === task);
+    return paperColumns[table.number][at] ?? [];
   });
 }
+
+/** The partial averages over the columns that are asked for. */
+function averagesOf({ table, tasks }: ReportInput): PartialAverage[] {
+  return table.averages.map((average) => ({
+    ...average,
+    tasks: average.tasks.filter((task) => tasks.includes(task)),
+  }));
+}
+
+function publishedAverages(input: ReportInput): PublishedAverage[] {
+  return averagesOf(input).map(({ title, tasks }) => ({
+    title,
+    columns: paperColumnsOf(input.table, tasks),
+  }));
+}
+
+const shortTitles: Readonly<Record<Measure, string>> = {
+  generation: "generated answers",
+  labels: "likelihood of the labels",
+  options: "likelihood of the options",
+  perCharacter: "likelihood of the options per character",
+};
 
 const rulerTitles: Readonly<Record<Measure, string>> = {
   generation: "generated answers (the paper's ruler)",
@@ -77,24 +146,31 @@ const rulerTitles: Readonly<Record<Measure, string>> = {
   perCharacter: "the same, per character of the option",
 };
 
-function accuracySection(
-  { preset, modelName, tasks, missing }: ReportInput,
-  rows: readonly Row[],
-  measure: Measure,
-): Section {
+function accuracySection(input: ReportInput, rows: readonly Row[], measure: Measure): Section {
+  const { preset, modelName, tasks, missing } = input;
+  const partial = averagesOf(input);
   const seeds = Math.max(...rows.map(({ outcomes }) => outcomes.length));
   const table: Table = {
     columns: [
       { title: "method" },
       right("r"),
       right("trained"),
-      ...paperColumnsOf(tasks).map(right),
+      ...paperColumnsOf(input.table, tasks).map(right),
       right("Avg"),
       right("± SE"),
-      ...(seeds > 1 ? [right("seeds SD")] : []),
+      ...(seeds > 1 ? [right("± SE seeds")] : []),
+      ...partial.map(({ title }) => right(title)),
     ],
     rows: [
-      ["majority class", "", "", ...majorityCells(rows, tasks), ""],
+      [
+        "majority class",
+        "",
+        "",
+        ...majorityCells(rows, tasks),
+        "",
+        ...(seeds > 1 ? [""] : []),
+        ...partial.map(({ tasks: some }) => majorityCells(rows, some).at(-1)!),
+      ],
       ...rows.flatMap((row): (string[] | "line")[] => {
         const average = averageFigure(row, tasks, measure);
         const cells = [
@@ -104,7 +180,8 @@ function accuracySection(
           ...tasks.map((task) => shown(taskFigure(row, task, measure))),
           shown(average),
           average ? average.standardError.toFixed(1) : MISSING,
-          ...(seeds > 1 ? [average?.seedDeviation?.toFixed(1) ?? MISSING] : []),
+          ...(seeds > 1 ? [average?.seedError?.toFixed(1) ?? MISSING] : []),
+          ...partial.map(({ tasks: some }) => shown(averageFigure(row, some, measure))),
         ];
         return row.method === "base" ? [cells, "line"] : [cells];
       }),
@@ -117,9 +194,14 @@ function accuracySection(
     title: `Ours, preset ${preset.name}, ${modelName}, ${span} test records a task, ${seeds} seed${seeds > 1 ? "s" : ""}: ${rulerTitles[measure]}, %`,
     table,
     paragraphs:
-      missing.length > 0 && measure === "generation"
+      measure === "generation"
         ? [
-            `${MISSING} means the test set is not there: ${missing.join(", ")}. Averages are over the sets that are.`,
+            ...(missing.length > 0
+              ? [
+                  `${MISSING} means the test set is not there: ${missing.join(", ")}. Averages are over the sets that are.`,
+                ]
+              : []),
+            ...partial.map(({ note }) => note),
           ]
         : [],
   };
@@ -141,10 +223,6 @@ function shown(figure: Figure | null): string {
 
 function inMillionsOrNothing(count: number | null): string {
   return count === null ? "" : inMillions(count);
-}
-
-export function methodTitle(name: string): string {
-  return name === "base" ? "base model" : methods[name as MethodName].title;
 }
 
 function lossSection(rows: readonly Row[]): Section {
@@ -186,13 +264,13 @@ function lossSection(rows: readonly Row[]): Section {
         row.method === "base"
           ? ""
           : number(
-              meanOf(row, (cell) => 1000 * cell.timing.stepSeconds),
+              meanOf(row, ({ timing }) => (timing.stepSeconds > 0 ? 1000 * timing.stepSeconds : null)),
               0,
             ),
         row.method === "base"
           ? ""
           : number(
-              meanOf(row, (cell) => cell.timing.tokensPerSecond),
+              meanOf(row, ({ timing }) => (timing.tokensPerSecond > 0 ? timing.tokensPerSecond : null)),
               0,
             ),
       ]),
@@ -215,7 +293,11 @@ function plannedMiB(trained: Outcome["cell"]["manifest"]["trained"]): number | n
 }
 
 /** Every method against LoRA of its rank (the first method where there is none), on the same records. */
-function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Measure): Section | null {
+function pairedSection(
+  { table, tasks }: ReportInput,
+  rows: readonly Row[],
+  measure: Measure,
+): Section | null {
   const trained = rows.filter(({ method }) => method !== "base");
   const compared = trained.flatMap((row) => {
     const same = trained.filter(({ rank }) => rank === row.rank);
@@ -232,24 +314,25 @@ function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Me
         { title: "method" },
         { title: "against" },
         right("difference"),
-        right("± SE"),
+        right("± 95 %"),
         { title: "" },
         ...models.map((model) => right(`paper, ${model}`)),
       ],
-      rows: compared.map(({ row, reference, difference: { value, standardError } }) => [
+      rows: compared.map(({ row, reference, difference: { value, halfWidth } }) => [
         `${methodTitle(row.method)} ${row.rank}`,
         `${methodTitle(reference.method)} ${reference.rank}`,
         signed(value),
-        standardError.toFixed(1),
-        Math.abs(value) > 2 * standardError ? "beyond 2 SE" : "",
+        halfWidth.toFixed(1),
+        Math.abs(value) > halfWidth ? "differs" : "",
         ...models.map((model) => {
           const [a, b] = [publishedMethod(row), publishedMethod(reference)];
-          const theirs = publishedDifference(3, model, paperColumnsOf(tasks), a, b);
+          const theirs = publishedDifference(table.number, model, paperColumnsOf(table, tasks), a, b);
           return theirs === null ? MISSING : signed(theirs);
         }),
       ]),
     },
     paragraphs: [
+      "± 95 %: half of the interval, from the records' own differences and, with several seeds, from the seeds' (Student).",
       "The paper's columns: differences of the means of its printed cells over the same tasks, at the same rank where it has it, else at 32.",
     ],
   };
@@ -257,10 +340,6 @@ function pairedSection({ tasks }: ReportInput, rows: readonly Row[], measure: Me
 
 function publishedMethod({ method, rank }: Row): PublishedMethod {
   return { title: methodTitle(method), rank };
-}
-
-function signed(value: number): string {
-  return `${value > 0 ? "+" : ""}${value.toFixed(1)}`;
 }
 
 /** What the flags changed of the preset: sentences about the preset do not hold there. */
@@ -308,9 +387,10 @@ function tellsSection(input: ReportInput, rows: readonly Row[]): Section {
             `Flags changed the preset, and what is said of it above does not hold there: ${changed.join("; ")}.`,
           ]
         : []),
+      ...(input.remarks ?? []),
       `Standard errors come from the number of test records alone; ${
         seeds > 1
-          ? "the spread over seeds stands beside them"
+          ? "those from the spread over seeds stand beside them"
           : "with one seed the luck of one training run is not in them"
       }. One learning rate (${[...rates].join(", ")}) for all methods.`,
     ],
