@@ -4,6 +4,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
+#if SB_EXACT_MEMORY
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -12,12 +15,33 @@ constexpr int64_t kAlignment = 64;
 /* Stands in the kAlignment bytes before every block. */
 struct Header {
   sb_context *owner;
-  void *base; /* what calloc returned */
+  void *base; /* what the allocator returned */
   int64_t bytes;
 };
 static_assert(sizeof(Header) <= kAlignment);
 
 Header *header_of(void *memory) { return reinterpret_cast<Header *>(static_cast<char *>(memory) - kAlignment); }
+
+#if SB_EXACT_MEMORY
+/* The header is out of bounds too, but for sb_free. */
+void close_header(void *memory) { ASAN_POISON_MEMORY_REGION(header_of(memory), kAlignment); }
+void open_header(void *memory) { ASAN_UNPOISON_MEMORY_REGION(header_of(memory), kAlignment); }
+
+void *allocate_zeroed(int64_t bytes, void *&base) {
+  if (posix_memalign(&base, kAlignment, static_cast<size_t>(bytes + kAlignment))) return nullptr;
+  return memset(static_cast<char *>(base) + kAlignment, 0, static_cast<size_t>(bytes));
+}
+#else
+void close_header(void *) {}
+void open_header(void *) {}
+
+/* calloc and not aligned_alloc + memset: pages of a large block are zero already and stay untouched until used. */
+void *allocate_zeroed(int64_t bytes, void *&base) {
+  base = calloc(1, static_cast<size_t>(bytes + 2 * kAlignment));
+  const int64_t past = reinterpret_cast<uintptr_t>(base) % kAlignment;
+  return base ? static_cast<char *>(base) + 2 * kAlignment - past : nullptr;
+}
+#endif
 
 } // namespace
 
@@ -34,22 +58,22 @@ void host_prefer_huge_pages(void *memory, int64_t bytes) noexcept {
 
 int32_t host_sync(sb_context *) noexcept { return 0; }
 
-/* calloc and not aligned_alloc + memset: pages of a large block are zero already and stay untouched until used. */
 int32_t host_alloc(sb_context *ctx, int64_t bytes, void **out) noexcept {
-  char *base = nullptr;
-  if (bytes <= INT64_MAX - 2 * kAlignment) base = static_cast<char *>(calloc(1, bytes + 2 * kAlignment));
-  if (!base) return sb_fail("sb_alloc: %lld bytes could not be allocated", static_cast<long long>(bytes));
-  const int64_t past = reinterpret_cast<uintptr_t>(base) % kAlignment;
-  void *memory = base + 2 * kAlignment - past;
+  void *base = nullptr;
+  void *memory = bytes <= INT64_MAX - 2 * kAlignment ? allocate_zeroed(bytes, base) : nullptr;
+  if (!memory) return sb_fail("sb_alloc: %lld bytes could not be allocated", static_cast<long long>(bytes));
   host_prefer_huge_pages(memory, bytes);
   *header_of(memory) = {ctx, base, bytes};
+  close_header(memory);
   host_count(ctx, bytes);
   *out = memory;
   return 0;
 }
 
 int32_t host_free(sb_context *ctx, void *memory) noexcept {
-  if (reinterpret_cast<uintptr_t>(memory) % kAlignment != 0 || header_of(memory)->owner != ctx)
+  const bool aligned = reinterpret_cast<uintptr_t>(memory) % kAlignment == 0;
+  if (aligned) open_header(memory);
+  if (!aligned || header_of(memory)->owner != ctx)
     return sb_fail("sb_free: %p was not allocated by this context", memory);
   Header *header = header_of(memory);
   host_count(ctx, -header->bytes);

@@ -6,6 +6,18 @@
 #pragma once
 #include "../backend.h"
 
+/* In a build with AddressSanitizer every block ends where its memory ends, so that one byte read past it is seen. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SB_EXACT_MEMORY 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SB_EXACT_MEMORY 1
+#endif
+#endif
+#if !defined(SB_EXACT_MEMORY)
+#define SB_EXACT_MEMORY 0
+#endif
+
 /* First member of both libraries' contexts. */
 struct sb_host_context : sb_context {
   int64_t allocated; /* bytes alive: sb_alloc + weights + workspace; changed through host_count only */

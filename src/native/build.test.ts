@@ -1,6 +1,17 @@
 /** The cache and its lock, with a compiler that only copies a marker: what is tested is who calls it and when. */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -20,9 +31,17 @@ writeFileSync(COMPILER, SCRIPT, { mode: 0o755 });
 const PROGRAM = `import { buildLibrary } from ${JSON.stringify(join(import.meta.dir, "build.ts"))};
 console.log(await buildLibrary("bench"));`;
 
+/** Nobody's rights but the file's own: root writes to read-only folders otherwise. */
+const PLAIN_USER = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-dac_override"] : [];
+
 /** A process that builds the smallest library into `cache`; `delay` seconds a compiler call. */
-function builder(cache: string, delay: number, environment: Record<string, string> = {}) {
-  return Bun.spawn([process.execPath, "-e", PROGRAM], {
+function builder(
+  cache: string,
+  delay: number,
+  environment: Record<string, string> = {},
+  prefix: readonly string[] = [],
+) {
+  return Bun.spawn([...prefix, process.execPath, "-e", PROGRAM], {
     cwd: FOLDER,
     env: {
       ...process.env,
@@ -67,4 +86,43 @@ test("a relative XDG_CACHE_HOME is taken from the working folder", async () => {
   const path = await output(builder("relative", 0, { SBORA_CACHE: "", XDG_CACHE_HOME: "relative" }));
   expect(path).toStartWith(join(FOLDER, "relative", "sbora"));
   expect(readFileSync(path, "utf8")).toBe("made\n");
+}, 30_000);
+
+test.skipIf(PLAIN_USER.length > 0 && Bun.which("setpriv") === null)(
+  "a read-only cache serves the library it holds, and no other",
+  async () => {
+    const path = await output(builder("shared", 0));
+    const folder = join(FOLDER, "shared");
+    chmodSync(folder, 0o555);
+    try {
+      expect(await output(builder("shared", 0, {}, PLAIN_USER))).toBe(path);
+      expect(await output(builder("shared", 0, { CXX: `env ${COMPILER}` }, PLAIN_USER))).toBe("");
+    } finally {
+      chmodSync(folder, 0o755);
+    }
+    expect(links("shared")).toBe(1);
+  },
+  30_000,
+);
+
+test("building removes libraries of the same name that were not used for 30 days", async () => {
+  const folder = join(FOLDER, "old");
+  mkdirSync(folder);
+  const age = (path: string, days: number) => {
+    const then = new Date(Date.now() - days * 24 * 60 * 60_000);
+    utimesSync(path, then, then);
+  };
+  const names = { old: "bench-0", used: "bench-1", other: "cpu-2", foreign: "notes" };
+  const files = Object.entries(names).map(([kind, name]) => {
+    const file = kind === "foreign" ? name : `libsbora-${name.padEnd(name.indexOf("-") + 33, "a")}.so`;
+    writeFileSync(join(folder, file), kind);
+    age(join(folder, file), kind === "used" ? 29 : 31);
+    return file;
+  });
+  const path = await output(builder("old", 0));
+  expect(readdirSync(folder).sort()).toEqual([path.split("/").at(-1)!, ...files.slice(1)].sort());
+  // Opening it is a use.
+  age(path, 20);
+  await output(builder("old", 0));
+  expect(Date.now() - statSync(path).mtimeMs).toBeLessThan(60_000);
 }, 30_000);

@@ -4,24 +4,17 @@
  * nothing else does.
  *
  * Environment: SBORA_LIBRARY (path of a ready CPU library), SBORA_CACHE (folder), CXX, SBORA_SANITIZE
- * ("address,undefined": an instrumented build; run with LD_PRELOAD=$(c++ -print-file-name=libasan.so)).
+ * ("address,undefined": an instrumented build, which scripts/sanitize.ts makes and runs).
  */
-import {
-  accessSync,
-  constants,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
-import { availableParallelism, homedir, tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join, resolve } from "node:path";
 import { InputError, messageOf } from "../errors.ts";
+import { cacheFolder, findCached, removeLeftovers } from "./build-cache.ts";
 import { acquire } from "./build-lock.ts";
 import { type Compiler, compile, fileExists, findCompiler, inParallel } from "./compiler.ts";
+
+export { cacheFolder } from "./build-cache.ts";
 
 export type LibraryName = "cpu" | "reference" | "reference-f64";
 /** "bench" has no ABI: the loops that scripts/bench.ts measures the machine with (`peaks.ts`). */
@@ -40,7 +33,7 @@ interface Unit {
 const KERNELS = resolve(import.meta.dir, "../../kernels");
 const COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-pthread"];
 
-const SHARED_SOURCES = ["abi.cpp", "host/memory.cpp", "host/mapping.cpp", "host/indices.cpp"];
+const SHARED_SOURCES = ["abi.cpp", "host/memory.cpp", "host/mapping.cpp", "host/indices.cpp", "host/nf4.cpp"];
 /** Plain C++ of the CPU library, compiled once. */
 const CPU_SOURCES = [
   ...SHARED_SOURCES,
@@ -88,7 +81,8 @@ function sanitizeFlags(): string[] {
   if (!/^[a-z]+(,[a-z]+)*$/.test(kinds)) {
     throw new InputError(`SBORA_SANITIZE is "${kinds}"; expected a list such as address,undefined.`);
   }
-  return [`-fsanitize=${kinds}`, "-g", "-fno-omit-frame-pointer"];
+  // Behind the unit's own flags: at -O3 an instrumented instruction set takes minutes to compile.
+  return ["-O1", `-fsanitize=${kinds}`, "-g", "-fno-omit-frame-pointer"];
 }
 
 function linkFlags(): string[] {
@@ -123,39 +117,6 @@ function cacheKey(name: BuildName, compiler: Compiler): string {
   return new Bun.CryptoHasher("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
 }
 
-function writable(folder: string): boolean {
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    accessSync(folder, constants.W_OK | constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** $SBORA_CACHE, else $XDG_CACHE_HOME/sbora or ~/.cache/sbora, else a private folder among the temporary files. */
-export function cacheFolder(): string {
-  const chosen = process.env.SBORA_CACHE;
-  if (chosen) {
-    if (writable(resolve(chosen))) return resolve(chosen);
-    throw new InputError(`SBORA_CACHE is "${chosen}", a folder that cannot be written. Choose another.`);
-  }
-  // Absolute: the compiler runs in another folder.
-  const home = resolve(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"));
-  if (writable(join(home, "sbora"))) return join(home, "sbora");
-  const user = process.getuid?.() ?? 0;
-  const folder = join(tmpdir(), `sbora-${user}`);
-  // Others may write to the temporary folder: what we load from there must be ours.
-  if (writable(folder)) {
-    const stat = lstatSync(folder);
-    if (stat.isDirectory() && stat.uid === user && (stat.mode & 0o022) === 0) return folder;
-  }
-  throw new InputError(
-    `No folder to keep the compiled kernels in: neither ${join(home, "sbora")} nor ${folder} can be used. ` +
-      "Set SBORA_CACHE to a folder of yours.",
-  );
-}
-
 /** One stderr line: the text at the start, the seconds when it is done. */
 function stderrLine(name: BuildName): { start(): void; end(seconds: number | null): void } {
   const what = name === "cpu" ? "CPU kernels" : `${name} kernels`;
@@ -165,24 +126,13 @@ function stderrLine(name: BuildName): { start(): void; end(seconds: number | nul
   };
 }
 
-/** Folders of builders that died. One that is still in use is younger than this. */
-const LEFTOVER_MS = 15 * 60_000;
-
-function removeLeftovers(path: string): void {
-  for (const entry of readdirSync(dirname(path))) {
-    const full = join(dirname(path), entry);
-    const stat = entry.includes(".build-") ? lstatSync(full, { throwIfNoEntry: false }) : undefined;
-    if (stat && Date.now() - stat.mtimeMs > LEFTOVER_MS) rmSync(full, { recursive: true, force: true });
-  }
-}
-
 async function build(
   name: BuildName,
   compiler: Compiler,
   path: string,
   options: BuildOptions,
 ): Promise<void> {
-  removeLeftovers(path);
+  removeLeftovers(`libsbora-${name}`, path);
   const folder = mkdtempSync(`${path}.build-`);
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
@@ -226,7 +176,10 @@ export async function buildLibrary(name: BuildName, options: BuildOptions = {}):
   }
   const compiler = findCompiler();
   const suffix = process.platform === "darwin" ? "dylib" : "so";
-  const path = join(cacheFolder(), `libsbora-${name}-${cacheKey(name, compiler)}.${suffix}`);
+  const file = `libsbora-${name}-${cacheKey(name, compiler)}.${suffix}`;
+  const ready = findCached(file);
+  if (ready !== null) return ready;
+  const path = join(cacheFolder(), file);
   const lock = await acquire(`${path}.lock`, () => fileExists(path));
   if (lock === null) return path;
   try {
