@@ -29,7 +29,8 @@ test("serves until SIGTERM, logs JSON lines without text, and exits with 0", asy
   }
   const url = /http:\/\/\S+/.exec(told)![0];
   const body = JSON.stringify({ model: "tiny", prompt: "confidential", max_tokens: 3 });
-  const response = await fetch(new URL("/v1/completions", url), { method: "POST", body });
+  const headers = { "Content-Type": "application/json" };
+  const response = await fetch(new URL("/v1/completions", url), { method: "POST", headers, body });
   expect(response.status).toBe(200);
   expect(await response.json()).toMatchObject({
     model: "tiny",

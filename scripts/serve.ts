@@ -13,6 +13,8 @@ import {
   deviceFlags,
   listFlag,
   numberFlag,
+  quantizeFlag,
+  quantizeFlags,
   required,
   runCommand,
   wholeFlag,
@@ -96,6 +98,7 @@ const ARGS = {
     valueHint: "S",
     description: "Time for running requests at the end",
   },
+  ...quantizeFlags,
   ...deviceFlags,
 } as const;
 
@@ -122,8 +125,10 @@ async function main(args: Args): Promise<void> {
   if (kvTokens < context) {
     throw new InputError(`--kv-tokens ${kvTokens}: expected at least the context of ${context}.`);
   }
+  const quantize = quantizeFlag(args);
   const engine = {
     model,
+    ...(quantize ? { quantize } : {}),
     compute: choiceFlag(args, "compute", COMPUTE_TYPES)!,
     threads: wholeFlag(args, "threads", 1) ?? null,
     context,

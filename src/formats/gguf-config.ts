@@ -1,7 +1,9 @@
 /** The metadata of a LLaMA's GGUF file as a Hugging Face configuration. */
 import { InputError, Problems } from "../errors.ts";
-import type { GgufFile, GgufValue } from "./gguf.ts";
+import { type GgufFile, type GgufTensor, type GgufValue, readGgufTensor } from "./gguf.ts";
+import { dequantize } from "./gguf-quants.ts";
 import type { LlamaConfig, RopeScalingConfig } from "./hf-config.ts";
+import { ROPE_FACTORS, scalingOfFactors } from "./llama3-rope.ts";
 
 const MAX_VALUE = 2 ** 31;
 
@@ -107,7 +109,7 @@ export function llamaConfigOf(file: GgufFile): LlamaConfig {
     maxPositions: read.integer("llama.context_length"),
     rmsNormEps: decimalOf(read.positive("llama.attention.layer_norm_rms_epsilon")),
     ropeTheta: decimalOf(read.positive("llama.rope.freq_base", 10_000)),
-    ropeScaling: ropeScalingOf(read, problems),
+    ropeScaling: null,
     tiedEmbeddings: !file.tensors.has("output.weight"),
     bosTokenId: read.id("tokenizer.ggml.bos_token_id"),
     eosTokenIds: eosIdsOf(read),
@@ -115,8 +117,9 @@ export function llamaConfigOf(file: GgufFile): LlamaConfig {
     torchDtype: "bfloat16",
     nameOrPath: read.text("general.name") || file.path,
   };
+  const ropeScaling = ropeScalingOf(file, read, config, problems);
   problems.throwIfAny(file.path, "Only plain LLaMA models are supported.");
-  return config;
+  return { ...config, ropeScaling };
 }
 
 /** End of text, and end of turn where the file names one. */
@@ -125,11 +128,45 @@ function eosIdsOf(read: MetadataReader): number[] {
   return [...new Set(ids.filter((id) => id !== null))];
 }
 
-function ropeScalingOf(read: MetadataReader, problems: Problems): RopeScalingConfig {
+function ropeScalingOf(
+  file: GgufFile,
+  read: MetadataReader,
+  config: LlamaConfig,
+  problems: Problems,
+): RopeScalingConfig {
   const type = read.text("llama.rope.scaling.type") || "none";
+  const divisors = file.tensors.get(ROPE_FACTORS);
+  if (divisors && type !== "none")
+    problems.add(`llama.rope.scaling.type is "${type}", and there is ${ROPE_FACTORS}`);
+  if (divisors) return llama3ScalingOf(file, divisors, config, problems);
   if (type === "none") return null;
   if (type === "linear") return { type, factor: read.positive("llama.rope.scaling.factor") };
   problems.add(`llama.rope.scaling.type is "${type}", expected none or linear`);
+  return null;
+}
+
+/** LLaMA 3.1's scaling, told by the tensor of its divisors; what is another function is refused. */
+function llama3ScalingOf(
+  file: GgufFile,
+  tensor: GgufTensor,
+  config: LlamaConfig,
+  problems: Problems,
+): RopeScalingConfig {
+  const { type, shape } = tensor;
+  if (type.name !== "F32" || shape.join() !== String(config.headSize / 2)) {
+    const found = `${type.name} [${shape.join(", ")}]`;
+    problems.add(`tensor ${ROPE_FACTORS} is ${found}, expected F32 [${config.headSize / 2}]`);
+    return null;
+  }
+  const divisors = dequantize(type, readGgufTensor(file, tensor));
+  if (divisors.every((divisor) => divisor === 1)) return null;
+  const scaling = scalingOfFactors(divisors, config);
+  if (scaling) return scaling;
+  const [first, last] = [divisors[0]!, divisors.at(-1)!].map((divisor) => divisor.toPrecision(6));
+  problems.add(
+    `tensor ${ROPE_FACTORS} holds ${divisors.length} divisors from ${first} to ${last}, which are not LLaMA 3.1's for ` +
+      `llama.rope.freq_base ${config.ropeTheta} (factor ${last}, low 1, high 4, original context 8192)`,
+  );
   return null;
 }
 

@@ -6,6 +6,7 @@ import type { GgufFile, GgufTensor } from "./gguf.ts";
 import { canDequantize, dequantize } from "./gguf-quants.ts";
 import { bytesOf, f32ToBf16 } from "./half.ts";
 import type { LlamaConfig } from "./hf-config.ts";
+import { ROPE_FACTORS } from "./llama3-rope.ts";
 import type { TensorToWrite } from "./safetensors-write.ts";
 
 /** Elements in f32 at one time; a whole embedding would take gigabytes. */
@@ -27,10 +28,9 @@ export function bf16TensorsOf(file: GgufFile, config: LlamaConfig): TensorToWrit
   const expected = llamaTensors(config);
   const known = new Set(expected.map((tensor) => tensor.gguf));
   for (const name of file.tensors.keys()) {
-    if (known.has(name)) continue;
-    const why =
-      name === "rope_freqs.weight" ? " (LLaMA 3.1's RoPE scaling: take the Hugging Face repository)" : "";
-    problems.add(`tensor ${name} belongs to no plain LLaMA${why}`);
+    // The divisors are the configuration's: llamaConfigOf has read them.
+    if (known.has(name) || name === ROPE_FACTORS) continue;
+    problems.add(`tensor ${name} belongs to no plain LLaMA`);
   }
   const tensors = expected.flatMap(({ gguf, name, shape, heads }): TensorToWrite[] => {
     const tensor = file.tensors.get(gguf);

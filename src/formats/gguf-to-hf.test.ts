@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { decimalOf } from "./gguf-config.ts";
 import { convertGguf } from "./gguf-to-hf.ts";
 import { bf16ToF32, bytesOf, f32ToBf16, f32ToF16 } from "./half.ts";
-import { readLlamaConfig } from "./hf-config.ts";
+import { type LlamaConfig, readLlamaConfig } from "./hf-config.ts";
+import { ropeFactors, scalingOfFactors } from "./llama3-rope.ts";
 import { openModelTensors, readTensorAsF32 } from "./safetensors.ts";
 import { inputErrorOf, withFiles } from "./testing.ts";
 import {
@@ -127,8 +128,6 @@ describe("weights", () => {
       expect(() => convertGguf(join(dir, "t.gguf"), join(dir, "out"))).toThrow();
       expect(existsSync(join(dir, "out"))).toBe(false);
     });
-    const scaled = [...tinyTensors(), f32Tensor("rope_freqs.weight", [2], [1, 8])];
-    expect(refused({}, scaled)).toMatch(/rope_freqs\.weight .*LLaMA 3\.1's RoPE scaling/);
     const unknown = tinyTensors().map((t, i) =>
       i === 10 ? { ...t, type: 28, bytes: new Uint8Array(64) } : t,
     );
@@ -238,6 +237,81 @@ describe("configuration", () => {
         eosTokenIds: [0, 1],
       });
     });
+  });
+
+  // Four numbers a head have two wavelengths: with base 1e8 2π and 62832, beyond the smooth part; with 500000 2π and 4443, in it.
+  const smooth = (factor: number): number => {
+    const share = (8192 / (2 * Math.PI * Math.sqrt(500_000)) - 1) / 3;
+    return 1 / ((1 - share) / factor + share);
+  };
+
+  test("LLaMA 3.1's RoPE scaling is told by its divisors, and written into GGUF again as it was", () => {
+    const cases: [base: number, divisors: number[], factor: number | null][] = [
+      [1e8, [1, 8], 8],
+      [1e8, [1, 32], 32],
+      [1e8, [1, 1], null],
+    ];
+    for (const [base, divisors, factor] of cases) {
+      const tensors = [...tinyTensors(), f32Tensor("rope_freqs.weight", [2], divisors)];
+      convert({ "llama.rope.freq_base": { f32: base } }, tensors, (dir) => {
+        const { ropeScaling } = readLlamaConfig(dir);
+        const rest = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
+        expect(ropeScaling).toEqual(factor === null ? null : { type: "llama3", factor, ...rest });
+        const again = ropeFactors(readLlamaConfig(dir));
+        expect(again && [...again]).toEqual(factor === null ? null : divisors);
+      });
+    }
+  });
+
+  test("as LLaMA 3.2 has it: 64 numbers a head, factor 32, also with llama.cpp's f32 arithmetic", () => {
+    const rotation = { ropeTheta: 500_000, headSize: 64 };
+    const ropeScaling = {
+      type: "llama3",
+      factor: 32,
+      lowFreqFactor: 1,
+      highFreqFactor: 4,
+      originalMaxPositions: 8192,
+    } as const;
+    const divisors = ropeFactors({ ...rotation, ropeScaling } as LlamaConfig)!;
+    expect([divisors[0], divisors.at(-1)]).toEqual([1, 32]);
+    const between = divisors.filter((d) => d > 1 && d < 32);
+    expect(between.length).toBeGreaterThan(2);
+    expect(scalingOfFactors(divisors, rotation)).toEqual(ropeScaling);
+    expect(
+      scalingOfFactors(
+        divisors.map((d) => d * (d < 32 ? 1 + 1e-5 : 1)),
+        rotation,
+      ),
+    ).toEqual(ropeScaling);
+    // other functions
+    expect(
+      scalingOfFactors(
+        divisors.map((d) => d * (d < 32 ? 1.01 : 1)),
+        rotation,
+      ),
+    ).toBeNull();
+    expect(scalingOfFactors(divisors, { ...rotation, ropeTheta: 10_000 })).toBeNull();
+    expect(scalingOfFactors(divisors.slice(1), rotation)).toBeNull();
+  });
+
+  test("other divisors are refused with what was found", () => {
+    const refusal = (tensor: TensorPart, over: Over = {}): string =>
+      refused(over, [...tinyTensors(), tensor]);
+    const base = { "llama.rope.freq_base": { f32: 500_000 } };
+    // right for no factor: in the smooth part the last divisor is not the factor
+    expect(refusal(f32Tensor("rope_freqs.weight", [2], [1, smooth(8)]), base)).toMatch(
+      /rope_freqs\.weight holds 2 divisors from 1\.00000 to 2\.\d+, which are not LLaMA 3\.1's for llama\.rope\.freq_base 500000/,
+    );
+    expect(refusal(f32Tensor("rope_freqs.weight", [2], [1.5, 8]))).toContain("from 1.50000 to 8.00000");
+    expect(refusal(f32Tensor("rope_freqs.weight", [2], [1, Number.NaN]))).toContain("to NaN");
+    expect(refusal(f32Tensor("rope_freqs.weight", [3], [1, 1, 8]))).toContain("is F32 [3], expected F32 [2]");
+    const linear = {
+      "llama.rope.scaling.type": { text: "linear" },
+      "llama.rope.scaling.factor": { f32: 2 },
+    };
+    expect(refusal(f32Tensor("rope_freqs.weight", [2], [1, 8]), linear)).toContain(
+      'is "linear", and there is',
+    );
   });
 
   test.each([

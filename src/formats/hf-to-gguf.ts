@@ -7,6 +7,7 @@ import { type GgufMetadata, type GgufTensorToWrite, writeGguf } from "./gguf-wri
 import { isFloatDtype, widen } from "./half.ts";
 import { type LlamaConfig, readLlamaConfig } from "./hf-config.ts";
 import { ggufTokenizerOf } from "./hf-to-gguf-tokenizer.ts";
+import { ROPE_FACTORS, ropeFactors } from "./llama3-rope.ts";
 import { openModelTensors, readTensorBytes, type TensorEntry } from "./safetensors.ts";
 
 /** Elements in f32 at one time. */
@@ -99,7 +100,7 @@ function tensorsOf(dir: string, config: LlamaConfig, options: GgufExport): GgufT
   const factors = ropeFactors(config);
   if (factors === null) return tensors;
   const bytes = (): Uint8Array => quantize("F32", factors);
-  return [...tensors, { name: "rope_freqs.weight", shape: [factors.length], type: "F32", bytes }];
+  return [...tensors, { name: ROPE_FACTORS, shape: [factors.length], type: "F32", bytes }];
 }
 
 /** The tensor's bytes in another type, some rows at a time, rows of q and k in GGUF's order. */
@@ -124,17 +125,4 @@ function converted(entry: TensorEntry, { shape, heads }: NamedTensor, type: Expo
     out.set(chunk, (chunk.length / count) * first);
   }
   return out!;
-}
-
-/** LLaMA 3.1's RoPE scaling as divisors of the frequencies, [headSize / 2]; null for models without it. */
-function ropeFactors({ ropeScaling, ropeTheta, headSize }: LlamaConfig): Float32Array | null {
-  if (ropeScaling?.type !== "llama3") return null;
-  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositions } = ropeScaling;
-  return Float32Array.from({ length: headSize / 2 }, (_, i) => {
-    const wavelength = 2 * Math.PI * ropeTheta ** ((2 * i) / headSize);
-    if (wavelength < originalMaxPositions / highFreqFactor) return 1;
-    if (wavelength > originalMaxPositions / lowFreqFactor) return factor;
-    const smooth = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
-    return 1 / ((1 - smooth) / factor + smooth);
-  });
 }

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { cors } from "hono/cors";
 import type { Ctx, Env, Serving } from "./context.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
-import { keyed, limited, logged } from "./middleware.ts";
+import { jsonOnly, keyed, limited, logged } from "./middleware.ts";
 import { operations } from "./openapi.ts";
 import { chat } from "./routes/chat.ts";
 import { completions } from "./routes/completions.ts";
@@ -40,8 +40,8 @@ export function createApp(serving: Serving): Hono<Env> {
   if (origins.length > 0) app.use(cors({ origin: origins.includes("*") ? "*" : [...origins] }));
   app.use(limited(serving));
 
-  app.post("/v1/chat/completions", key, ready(chat));
-  app.post("/v1/completions", key, ready(completions));
+  app.post("/v1/chat/completions", key, jsonOnly, ready(chat));
+  app.post("/v1/completions", key, jsonOnly, ready(completions));
   app.get("/v1/models", key, ready(listModels));
   app.get("/v1/models/:name", key, ready(showModel));
 
@@ -49,12 +49,12 @@ export function createApp(serving: Serving): Hono<Env> {
   app.get("/v1/adapters/:name", key, ready(showAdapter));
   app.put("/v1/adapters/:name", admin, ready(putAdapter));
   app.delete("/v1/adapters/:name", admin, ready(deleteAdapter));
-  app.post("/v1/load_lora_adapter", admin, ready(vllmLoad));
-  app.post("/v1/unload_lora_adapter", admin, ready(vllmUnload));
+  app.post("/v1/load_lora_adapter", admin, jsonOnly, ready(vllmLoad));
+  app.post("/v1/unload_lora_adapter", admin, jsonOnly, ready(vllmUnload));
 
-  app.post("/tokenize", key, ready(tokenize));
-  app.post("/detokenize", key, ready(detokenize));
-  app.post("/apply-template", key, ready(applyTemplate));
+  app.post("/tokenize", key, jsonOnly, ready(tokenize));
+  app.post("/detokenize", key, jsonOnly, ready(detokenize));
+  app.post("/apply-template", key, jsonOnly, ready(applyTemplate));
 
   app.get("/health", use(health));
   app.get("/metrics", key, use(metrics));
@@ -66,8 +66,10 @@ export function createApp(serving: Serving): Hono<Env> {
   app.onError((error, c) => {
     const told = toApiError(error);
     if (told.status === 500) serving.log(failure(c, error));
-    c.get("record").error = told.code;
-    if (c.req.raw.signal.aborted) c.get("record").aborted = true;
+    const record = c.get("record");
+    if (c.req.raw.signal.aborted) record.aborted = true;
+    else record.error = told.code;
+    if (told.detail !== null) record.detail = told.detail;
     return errorResponse(told);
   });
   return app;

@@ -3,6 +3,7 @@ import type { Context } from "hono";
 import type { ChatTemplate } from "../text/chat-template.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { EngineClient } from "./client.ts";
+import type { LongTexts } from "./long-texts.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Models } from "./models.ts";
 import type { TokenText } from "./token-text.ts";
@@ -29,6 +30,7 @@ export interface Serving {
   readonly engine: EngineClient;
   readonly models: Models;
   readonly tokenizer: Tokenizer;
+  readonly longTexts: LongTexts;
   readonly tokenText: TokenText;
   /** SHA-256 of the base; known once the engine is ready. */
   readonly fingerprint: () => string;

@@ -8,6 +8,7 @@ import { createKvPool, freeKvPool, PAGE } from "../model/kv-cache.ts";
 import type { Llama } from "../model/model.ts";
 import { type Arena, freeArena } from "../native/arena.ts";
 import { NativeError } from "../native/device.ts";
+import { requireFiniteChanges } from "./finite.ts";
 import { clearPrefixCache, createPrefixCache, prefixRoot } from "./prefix-cache.ts";
 import {
   BASE,
@@ -121,6 +122,7 @@ export function handleMessage(engine: Engine, message: ToEngine): void {
     case "load": {
       const { call, key, dir } = message;
       try {
+        requireFiniteChanges(engine.model, dir);
         send({ kind: "answer", call, set: sets.add(key, dir), refusal: null });
       } catch (error) {
         if (!(error instanceof InputError || error instanceof NativeError)) throw error;

@@ -2,7 +2,7 @@
 import { InputError } from "../errors.ts";
 import { EngineFailure } from "./client.ts";
 
-export type ErrorStatus = 400 | 401 | 404 | 405 | 409 | 413 | 429 | 500 | 503;
+export type ErrorStatus = 400 | 401 | 404 | 405 | 409 | 413 | 415 | 429 | 500 | 503;
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -14,6 +14,8 @@ export class ApiError extends Error {
     /** The field that is wrong. */
     readonly param: string | null = null,
     readonly headers: Readonly<Record<string, string>> = {},
+    /** For the log alone: it may name folders of this machine. */
+    readonly detail: string | null = null,
   ) {
     super(message);
   }
@@ -40,6 +42,7 @@ const TYPES: Readonly<Record<ErrorStatus, string>> = {
   405: "invalid_request_error",
   409: "invalid_request_error",
   413: "invalid_request_error",
+  415: "invalid_request_error",
   429: "rate_limit_error",
   500: "server_error",
   503: "server_error",

@@ -66,10 +66,13 @@ export function createHost(send: (message: FromEngine) => void): (message: ToEng
 }
 
 async function open(options: EngineOptions, send: (message: FromEngine) => void): Promise<Engine> {
-  const { model: dir, compute, threads, context } = options;
+  const { model: dir, compute, quantize, threads, context } = options;
   const device = await openDevice(threads === null ? {} : { threads });
   try {
-    const model = loadLlama(device, dir, { compute, positions: context });
+    const model = loadLlama(device, dir, {
+      ...{ compute, positions: context },
+      ...(quantize ? { quantize } : {}),
+    });
     return createEngine(model, fingerprintModel(dir), options, send);
   } catch (error) {
     closeDevice(device);

@@ -6,6 +6,8 @@ import { messageOf } from "../errors.ts";
 import type { Ctx, Env, Serving } from "./context.ts";
 import { ApiError, badRequest } from "./errors.ts";
 
+/** nginx's status of requests whose client did not wait for the answer; never sent, there is nobody to read it. */
+export const CLIENT_CLOSED = 499;
 const REQUEST_ID = /^[\w.:-]{1,64}$/;
 
 /** Gives the request an id and writes one line when its answer has ended, streamed ones included. */
@@ -18,8 +20,8 @@ export function logged(serving: Serving): MiddlewareHandler<Env> {
     c.set("record", {});
     await next();
     c.res.headers.set("x-request-id", id);
-    const { status } = c.res;
     const finish = (): void => {
+      const status = c.get("record").aborted ? CLIENT_CLOSED : c.res.status;
       const ms = Math.round(performance.now() - start);
       const matched = routePath(c, -1);
       const route = matched === "/*" ? "other" : matched;
@@ -31,6 +33,20 @@ export function logged(serving: Serving): MiddlewareHandler<Env> {
     else finish();
   };
 }
+
+/**
+ * Lets JSON through that says so. Browsers send other types, and none at all, across origins without asking first: any
+ * page its user looks at could drive a server without keys. @throws ApiError 415
+ */
+export const jsonOnly: MiddlewareHandler<Env> = async (c, next) => {
+  const given = c.req.header("content-type") ?? "";
+  if (!/^\s*application\/json\s*(;|$)/i.test(given)) {
+    const found = given === "" ? "missing" : `"${given.slice(0, 128)}"`;
+    const message = `The Content-Type is ${found}; send the body as application/json.`;
+    throw new ApiError(415, message, "unsupported_media_type");
+  }
+  await next();
+};
 
 /** Refuses bodies that say, or turn out, to be too large. */
 export function limited({ settings }: Serving): MiddlewareHandler<Env> {

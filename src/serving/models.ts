@@ -97,7 +97,7 @@ export function createModels(base: string, root: string | null, engine: EngineCl
     async load(name) {
       const dir = folderOf(name);
       const weights = `${name}#${++epoch}`;
-      const adapter = await loaded(engine, weights, dir);
+      const adapter = await loaded(engine, weights, { name, dir });
       const old = served.get(name);
       const model = { name, weights, adapter, created: now() };
       served.set(name, model);
@@ -113,12 +113,20 @@ export function createModels(base: string, root: string | null, engine: EngineCl
   };
 }
 
-async function loaded(engine: EngineClient, weights: string, dir: string): Promise<WeightSetInfo> {
+async function loaded(
+  engine: EngineClient,
+  weights: string,
+  { name, dir }: { readonly name: string; readonly dir: string },
+): Promise<WeightSetInfo> {
+  // Where the folder lies is nobody's business who asks over the network.
+  const places = [realpathSync(dir), dir];
   try {
     return await engine.load(weights, dir);
   } catch (error) {
-    if (error instanceof InputError) throw badRequest(error.message, "name", "adapter_refused");
-    throw error;
+    if (!(error instanceof InputError)) throw error;
+    const { message } = error;
+    const told = places.reduce((text, place) => text.replaceAll(place, name), message);
+    throw new ApiError(400, `The adapter was refused: ${told}`, "adapter_refused", "name", {}, message);
   }
 }
 

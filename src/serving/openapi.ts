@@ -9,7 +9,7 @@ interface Operation {
   readonly takes?: z.ZodType;
   /** null: plain text. */
   readonly gives: z.ZodType | null;
-  /** Statuses of errors beside 401, 405 and 500. */
+  /** Statuses of errors beside 401, 405, 415 and 500. */
   readonly errors: readonly number[];
   /** Answers with server-sent events of this shape when `stream` is true. */
   readonly streams?: z.ZodType;
@@ -96,7 +96,7 @@ export const operations: readonly Operation[] = [
     summary: "Text to token ids",
     takes: schema.tokenizeRequest,
     gives: schema.tokenizeResponse,
-    errors: [400, 413, 503],
+    errors: [400, 413, 429, 503],
   },
   {
     method: "post",
@@ -104,7 +104,7 @@ export const operations: readonly Operation[] = [
     summary: "Token ids to text",
     takes: schema.detokenizeRequest,
     gives: schema.detokenizeResponse,
-    errors: [400, 413, 503],
+    errors: [400, 413, 429, 503],
   },
   {
     method: "post",
@@ -112,7 +112,7 @@ export const operations: readonly Operation[] = [
     summary: "The prompt that messages become",
     takes: schema.templateRequest,
     gives: schema.templateResponse,
-    errors: [400, 413, 503],
+    errors: [400, 413, 429, 503],
   },
   {
     method: "get",
@@ -177,7 +177,9 @@ const NAME = { type: "string", pattern: schema.ADAPTER_NAME.source };
 function describe({ path, summary, takes, gives, errors, streams, open }: Operation): object {
   const names = [...path.matchAll(/\{(\w+)\}/g)].map((match) => match[1]!);
   const failed = { description: "Error", content: json(schema.errorResponse, "output") };
-  const statuses = [...new Set([...errors, ...(open ? [] : [401]), 405, 500])].sort();
+  const statuses = [
+    ...new Set([...errors, ...(takes ? [415] : []), ...(open ? [] : [401]), 405, 500]),
+  ].sort();
   const answer = {
     ...(gives ? json(gives, "output") : { "text/plain": { schema: { type: "string" } } }),
     ...(streams ? { "text/event-stream": { schema: { type: "string" } } } : {}),

@@ -1,23 +1,26 @@
 /** Messages and texts to token ids. What a user writes stays text: special tokens in it are spelt out (settled 29). */
+import { basename } from "node:path";
 import type { z } from "zod";
-import type { ChatMessage, RenderedChat } from "../text/chat-template.ts";
-import type { Serving } from "./context.ts";
+import { InputError } from "../errors.ts";
+import type { ChatMessage, ChatOptions, RenderedChat } from "../text/chat-template.ts";
+import { type Ctx, keepOpen, type Serving } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import type { chatMessage } from "./schema.ts";
+import { runTextJob, type TextJob, type TextResult } from "./text-job.ts";
 
 type Message = z.infer<typeof chatMessage>;
 
-export interface RenderOptions {
-  readonly addGenerationPrompt?: boolean;
-  readonly variables?: Readonly<Record<string, unknown>>;
-}
+/** Characters of a job that this thread does itself: at the worst some tens of milliseconds. */
+const SHORT = 4096;
 
-/** @throws ApiError when the model has no template; InputError when the template refuses the messages */
-export function renderChat(
-  { template }: Serving,
+/** @throws ApiError when the model has no template, or the template refuses the messages */
+export async function renderChat(
+  serving: Serving,
+  c: Ctx,
   messages: readonly Message[],
-  { addGenerationPrompt = true, variables = {} }: RenderOptions = {},
-): RenderedChat {
+  options: ChatOptions,
+): Promise<RenderedChat> {
+  const { template } = serving;
   if (!template) {
     throw badRequest(
       "This model has no chat template, and the server does not guess one; use /v1/completions.",
@@ -25,7 +28,15 @@ export function renderChat(
       "no_chat_template",
     );
   }
-  return template.render(messages.map(templateMessage), { addGenerationPrompt, variables });
+  try {
+    const job: TextJob = { kind: "chat", messages: messages.map(templateMessage), options };
+    const { text, ids } = await run(serving, c, job);
+    return { text, ids: [...ids[0]!] };
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    // Where the model lies is nobody's business who asks over the network.
+    throw badRequest(error.message.replaceAll(template.path, basename(template.path)), "messages");
+  }
 }
 
 function templateMessage({ role, content, ...extra }: Message): ChatMessage {
@@ -34,12 +45,26 @@ function templateMessage({ role, content, ...extra }: Message): ChatMessage {
   return { ...extra, role: role === "developer" ? "system" : role, content: text };
 }
 
-export function encodeText(
-  { tokenizer }: Serving,
-  text: string,
+/** @returns ids, a list a text */
+export async function encodeTexts(
+  serving: Serving,
+  c: Ctx,
+  texts: readonly string[],
   { bos = true, special = false }: { readonly bos?: boolean; readonly special?: boolean } = {},
-): number[] {
-  if (special) return bos ? tokenizer.encode(text) : tokenizer.encodeWithoutBos(text);
-  const plain = tokenizer.encodePlain(text);
-  return bos && tokenizer.bosId !== null ? [tokenizer.bosId, ...plain] : plain;
+): Promise<readonly (readonly number[])[]> {
+  return (await run(serving, c, { kind: "encode", texts, bos, special })).ids;
+}
+
+export async function decodeIds(serving: Serving, c: Ctx, ids: readonly number[]): Promise<string> {
+  return (await run(serving, c, { kind: "decode", ids })).text;
+}
+
+async function run(serving: Serving, c: Ctx, job: TextJob): Promise<TextResult> {
+  if (JSON.stringify(job).length <= SHORT) return runTextJob(serving, job);
+  keepOpen(c);
+  const { signal } = c.req.raw;
+  const result = await serving.longTexts.run(job, signal);
+  // Its end was told before anybody listened.
+  if (signal.aborted) throw badRequest("The client has gone.", null, "client_closed");
+  return result;
 }

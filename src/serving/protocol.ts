@@ -4,6 +4,7 @@
  */
 import type { Compute, MethodName } from "../adapters/adapter.ts";
 import type { SamplingOptions } from "../generation/sampling.ts";
+import type { Quantization } from "../model/nf4.ts";
 
 /** Key of the base model's weight set; adapters have `name#epoch`. */
 export const BASE = "";
@@ -14,6 +15,8 @@ export interface EngineOptions {
   /** Model folder. */
   readonly model: string;
   readonly compute: Compute;
+  /** Left out: the weights as the folder has them. */
+  readonly quantize?: Quantization;
   /** null: the cores this process may use. */
   readonly threads: number | null;
   /** Longest sequence, prompt and answer. */

@@ -1,6 +1,6 @@
 /** Whatever is wrong with a request, its sender gets the right status and an error of the one shape. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { errorResponse } from "./schema.ts";
 import {
@@ -35,8 +35,12 @@ interface Refusal {
   readonly code: string | null;
 }
 
+/** Every refusal of this file. */
+const told: string[] = [];
+
 async function refusal(response: Response): Promise<Refusal> {
   const body = (await response.json()) as unknown;
+  told.push(JSON.stringify(body));
   // nothing beside the four fields
   const { error } = errorResponse.strict().parse(body);
   expect(Object.keys(error).sort()).toEqual(["code", "message", "param", "type"]);
@@ -141,7 +145,114 @@ describe("bad requests", () => {
     const { status, message } = await refusal(await strict.ask("/v1/chat/completions", chat));
     expect(status).toBe(400);
     expect(message).toContain("only one message");
+    expect(message).toContain("chat_template.jinja");
+    expect(message).not.toContain(folders.root);
     await strict.close();
+  });
+});
+
+describe("content types", () => {
+  const routes: [path: string, body: object][] = [
+    ["/v1/chat/completions", chat],
+    ["/v1/completions", completion],
+    ["/v1/load_lora_adapter", { lora_name: "fa" }],
+    ["/v1/unload_lora_adapter", { lora_name: "fa" }],
+    ["/tokenize", { prompt: "hi" }],
+    ["/detokenize", { tokens: [5] }],
+    ["/apply-template", { messages: chat.messages }],
+  ];
+
+  test("that a browser sends across origins without asking are 415 on every route with a body", async () => {
+    const posts = app.app.routes.filter(({ method }) => method === "POST").map(({ path }) => path);
+    expect(new Set(posts)).toEqual(new Set(routes.map(([path]) => path)));
+    for (const [path, body] of routes) {
+      for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", null]) {
+        const headers: Record<string, string> = type === null ? {} : { "Content-Type": type };
+        // a Blob without a type: no header at all
+        const sent = type === null ? new Blob([JSON.stringify(body)]) : JSON.stringify(body);
+        const refused = await refusal(
+          await app.ask(path, undefined, { method: "POST", headers, body: sent }),
+        );
+        expect(refused).toMatchObject({ status: 415, code: "unsupported_media_type" });
+        expect(refused.message).toContain("application/json");
+        expect(refused.message).toContain(type ?? "missing");
+      }
+    }
+    // nothing was unloaded
+    expect((await app.ask("/v1/models/fa")).status).toBe(200);
+  });
+
+  test("JSON passes with parameters, in any case", async () => {
+    for (const type of ["application/json; charset=utf-8", "Application/JSON"]) {
+      const headers = { "Content-Type": type };
+      expect((await app.ask("/tokenize", { prompt: "hi" }, { headers })).status).toBe(200);
+    }
+  });
+});
+
+describe("adapters that cannot be used", () => {
+  interface Header {
+    readonly [name: string]: { readonly dtype: string; readonly data_offsets: readonly [number, number] };
+  }
+
+  /** A copy of `fa` whose first trained value is another. @returns its tensor's name */
+  function spoilt(name: string, value: number): string {
+    cpSync(join(folders.adapters, "fa"), join(folders.adapters, name), { recursive: true });
+    const file = join(folders.adapters, name, "adapter_model.safetensors");
+    const bytes = readFileSync(file);
+    const start = 8 + Number(bytes.readBigUInt64LE(0));
+    const header = JSON.parse(bytes.subarray(8, start).toString()) as Header;
+    const [tensor, entry] = Object.entries(header).find(([, { dtype }]) => dtype === "F32")!;
+    bytes.writeFloatLE(value, start + entry.data_offsets[0]);
+    writeFileSync(file, bytes);
+    return tensor;
+  }
+
+  test("for a value that is not finite are refused by name; the base answers as before", async () => {
+    const before = await (await app.ask("/v1/completions", { ...completion, temperature: 0 })).json();
+    for (const [name, value] of [
+      ["not-a-number", Number.NaN],
+      ["infinite", Number.NEGATIVE_INFINITY],
+    ] as const) {
+      const tensor = spoilt(name, value);
+      const response = await app.ask(`/v1/adapters/${name}`, undefined, { method: "PUT" });
+      const refused = await refusal(response);
+      expect(refused).toMatchObject({ status: 400, code: "adapter_refused", param: "name" });
+      expect(refused.message).toContain(tensor);
+      expect(refused.message).toContain(String(value));
+      expect((await app.ask(`/v1/models/${name}`)).status).toBe(404);
+    }
+    const after = await (await app.ask("/v1/completions", { ...completion, temperature: 0 })).json();
+    const said = (answer: unknown): unknown => (answer as { choices: unknown }).choices;
+    expect(said(after)).toEqual(said(before));
+  });
+
+  test("for finite values that make infinite weights are refused by their module", async () => {
+    const tensor = spoilt("too-large", 3e38);
+    const refused = await refusal(await app.ask("/v1/adapters/too-large", undefined, { method: "PUT" }));
+    expect(refused).toMatchObject({ status: 400, code: "adapter_refused" });
+    const module = /model\.model\.(layers.*)\.lora/.exec(tensor)![1]!;
+    // alpha / r is 2
+    expect(refused.message).toContain(`module ${module}: its factors may change a weight by 6.00e+38`);
+  });
+
+  test("because they are whole models say so", async () => {
+    cpSync(folders.model, join(folders.adapters, "whole"), { recursive: true });
+    const refused = await refusal(await app.ask("/v1/adapters/whole", undefined, { method: "PUT" }));
+    expect(refused).toMatchObject({ status: 400, code: "adapter_refused" });
+    expect(refused.message).toContain("whole: this is a whole model");
+    expect(refused.message).toContain("--model");
+  });
+
+  test("are named in the answer; where they lie is for the log alone", async () => {
+    mkdirSync(join(folders.adapters, "empty"));
+    const response = await app.ask("/v1/adapters/empty", undefined, { method: "PUT" });
+    const { status, message } = await refusal(response);
+    expect({ status, names: message.includes("empty: ") }).toEqual({ status: 400, names: true });
+    const line = app.logs.findLast(({ path }) => path === "/v1/adapters/empty")!;
+    expect(line.detail).toContain(join(folders.adapters, "empty"));
+    expect(told.join("\n")).toContain(message);
+    expect(told.filter((text) => text.includes(folders.root))).toEqual([]);
   });
 });
 

@@ -6,7 +6,7 @@ import { eventsIn } from "./page/events.ts";
 import type { ChatChunk, ChatResponse, CompletionResponse } from "./schema.ts";
 import { type RunningServer, startServer } from "./server.ts";
 import { tinyOptions } from "./testing.ts";
-import { LETTERS, type TinyFolders, testSettings, tinyFolders } from "./testing-app.ts";
+import { JSON_TYPE, LETTERS, type TinyFolders, testSettings, tinyFolders } from "./testing-app.ts";
 
 setDefaultTimeout(60_000);
 
@@ -43,7 +43,7 @@ afterAll(async () => {
 });
 
 const post = (path: string, body: object, init: RequestInit = {}, url = server.url): Promise<Response> =>
-  fetch(new URL(path, url), { method: "POST", body: JSON.stringify(body), ...init });
+  fetch(new URL(path, url), { method: "POST", headers: JSON_TYPE, body: JSON.stringify(body), ...init });
 const text = { model: "tiny", prompt: "once upon", temperature: 0, max_tokens: 24, logit_bias: LETTERS };
 const endless = { ...text, max_tokens: 480, ignore_eos: true, stream: true };
 
@@ -113,7 +113,7 @@ describe("over a socket", () => {
     const mine = (): LogRecord[] => logs.filter(({ id }) => id === "half");
     for (let i = 0; i < 100 && mine().length === 0; i++) await Bun.sleep(10);
     await Bun.sleep(10);
-    expect(mine()).toMatchObject([{ status: 400, error: "body_incomplete", aborted: true }]);
+    expect(mine()).toMatchObject([{ status: 499, aborted: true }]);
   });
 
   test("the page and its script come from here alone", async () => {
@@ -152,6 +152,8 @@ describe("clients that leave", () => {
     // far from the 48,000 tokens that all of them would have had
     expect(metrics.value("sbora_generated_tokens_total")).toBeLessThan(15_000);
     expect(logs.filter((record) => record.aborted === true).length).toBeGreaterThan(50);
+    const closed = metrics.value("sbora_requests_total", { route: "/v1/completions", status: "499" });
+    expect(closed).toBeGreaterThan(50);
   });
 
   test("one that does not stream is noticed too", async () => {
@@ -159,6 +161,9 @@ describe("clients that leave", () => {
     const before = server.serving.metrics.value("sbora_generated_tokens_total");
     const leave = new AbortController();
     const wish = { ...endless, stream: false, n: 8, temperature: 1 };
+    const counted = (status: string): number =>
+      server.serving.metrics.value("sbora_requests_total", { route: "/v1/completions", status });
+    const [closed, failed] = [counted("499"), counted("503")];
     const answer = post("/v1/completions", wish, { signal: leave.signal });
     while (server.serving.engine.outstanding() === 0) await Bun.sleep(1);
     await Bun.sleep(20);
@@ -167,6 +172,11 @@ describe("clients that leave", () => {
     await idle();
     expect(server.serving.metrics.value("sbora_generated_tokens_total") - before).toBeLessThan(8 * 480);
     expect(server.serving.engine.stats()).toMatchObject({ running: 0, waiting: 0 });
+    // the client's doing, not ours
+    expect([counted("499"), counted("503")]).toEqual([closed + 1, failed]);
+    const line = logs.findLast((record) => record.aborted === true)!;
+    expect(line).toMatchObject({ status: 499, path: "/v1/completions" });
+    expect(line.error).toBeUndefined();
   });
 });
 

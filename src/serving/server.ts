@@ -7,6 +7,8 @@ import { loadTokenizer } from "../text/tokenizer.ts";
 import { createApp } from "./app.ts";
 import { createEngineClient, type EngineClient, type EnginePort } from "./client.ts";
 import type { LogRecord, Serving, Settings } from "./context.ts";
+import { ApiError } from "./errors.ts";
+import { createLongTexts } from "./long-texts.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
 import type { EngineEvent, EngineOptions, EngineStats } from "./protocol.ts";
@@ -86,6 +88,7 @@ export function assemble(
     engine,
     models,
     tokenizer,
+    longTexts: createLongTexts(dir),
     tokenText: createTokenText(tokenizer),
     fingerprint: () => fingerprint,
     template,
@@ -128,6 +131,7 @@ export function startServer(options: ServerOptions, port: EnginePort): RunningSe
       await Promise.race([server.stop(), Bun.sleep(LAST_WORDS_MS)]);
       await server.stop(true);
       await engine.close();
+      serving.longTexts.close();
       ended.resolve(0);
     },
   };
@@ -139,7 +143,8 @@ async function loadAtStart({ models, log }: Serving, name: string): Promise<void
     log({ level: "info", event: "adapter", name, method: adapter!.method, rank: adapter!.rank });
   } catch (error) {
     // One bad folder must not keep the others from being served.
-    log({ level: "warn", event: "adapter", name, error: messageOf(error) });
+    const told = (error instanceof ApiError ? error.detail : null) ?? messageOf(error);
+    log({ level: "warn", event: "adapter", name, error: told });
   }
 }
 

@@ -55,6 +55,8 @@ export const testSettings: Omit<Settings, "context" | "vocabulary" | "maxSequenc
   pingMs: 10_000,
 };
 
+export const JSON_TYPE = { "Content-Type": "application/json" };
+
 export interface TinyAppOptions {
   readonly settings?: Partial<typeof testSettings>;
   readonly engine?: Partial<EngineOptions>;
@@ -80,9 +82,12 @@ export function tinyApp({ model, adapters }: TinyFolders, options: TinyAppOption
     logs,
     async ask(path, body, init = {}) {
       const post = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
-      return assembly.app.request(path, { ...post, ...init });
+      return assembly.app.request(path, { headers: JSON_TYPE, ...post, ...init });
     },
-    close: () => assembly.serving.engine.close(),
+    async close() {
+      await assembly.serving.engine.close();
+      assembly.serving.longTexts.close();
+    },
   };
 }
 

@@ -20,7 +20,7 @@ export async function chat(serving: Serving, c: Ctx): Promise<Response> {
   if ((body.top_logprobs ?? null) !== null && !body.logprobs)
     throw badRequest("top_logprobs needs logprobs: true.", "top_logprobs");
   const variables = body.chat_template_kwargs ?? {};
-  const { ids: prompt } = renderChat(serving, body.messages, { variables });
+  const { ids: prompt } = await renderChat(serving, c, body.messages, { variables });
   const wanted = body.max_completion_tokens ?? body.max_tokens ?? null;
   const maxTokens = checkPrompt(serving, prompt, wanted, "messages");
   const { weights } = model;

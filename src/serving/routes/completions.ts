@@ -3,7 +3,7 @@ import { answerDeltas, type Counts, type Delta, loggedCounts, usageOf } from "..
 import { readBody, refuseUnsupported } from "../body.ts";
 import { type Ctx, keepOpen, type Serving } from "../context.ts";
 import { type LegacyLogprobs, legacyLogprobs } from "../logprobs.ts";
-import { encodeText } from "../prompt.ts";
+import { encodeTexts } from "../prompt.ts";
 import type { FinishReason, ScoredToken } from "../protocol.ts";
 import { type CompletionRequest, type CompletionResponse, completionRequest } from "../schema.ts";
 import { eventStream } from "../sse.ts";
@@ -14,7 +14,8 @@ import { responseHead } from "./head.ts";
 const DEFAULT_MAX_TOKENS = 16;
 
 interface Prompt {
-  readonly text: string;
+  /** null: it came as ids. */
+  readonly text: string | null;
   readonly ids: readonly number[];
 }
 
@@ -33,7 +34,7 @@ export async function completions(serving: Serving, c: Ctx): Promise<Response> {
   const logprobs = body.logprobs ?? null;
   const scorePrompt = body.echo ? logprobs : null;
   const maxTokens = body.max_tokens ?? DEFAULT_MAX_TOKENS;
-  const prompts = promptsOf(serving, body);
+  const prompts = await promptsOf(serving, c, body);
   for (const { ids } of prompts) checkPrompt(serving, ids, maxTokens, "prompt");
   const { weights } = model;
   const generations = submit(
@@ -98,13 +99,17 @@ export async function completions(serving: Serving, c: Ctx): Promise<Response> {
   return c.json(answer);
 }
 
-function promptsOf(serving: Serving, { prompt, parse_special }: CompletionRequest): Prompt[] {
-  const special = parse_special ?? false;
-  const text = (given: string): Prompt => ({ text: given, ids: encodeText(serving, given, { special }) });
-  const ids = (given: readonly number[]): Prompt => ({ text: serving.tokenizer.decode(given), ids: given });
-  if (typeof prompt === "string") return [text(prompt)];
-  if (isTokens(prompt)) return [ids(prompt)];
-  return prompt.map((one) => (typeof one === "string" ? text(one) : ids(one)));
+async function promptsOf(
+  serving: Serving,
+  c: Ctx,
+  { prompt, parse_special }: CompletionRequest,
+): Promise<Prompt[]> {
+  const given = typeof prompt === "string" ? [prompt] : isTokens(prompt) ? [prompt] : prompt;
+  const texts = given.filter((one) => typeof one === "string");
+  const encoded = [...(await encodeTexts(serving, c, texts, { special: parse_special ?? false }))];
+  return given.map((one) =>
+    typeof one === "string" ? { text: one, ids: encoded.shift()! } : { text: null, ids: one },
+  );
 }
 
 /** An empty list counts as a prompt without tokens. */
@@ -126,7 +131,7 @@ function createChoice(
     finish: null,
     add(delta) {
       if (!started && echo) {
-        text = echo.text;
+        text = echo.text ?? serving.tokenizer.decode(echo.ids);
         report?.push([{ token: echo.ids[0]!, logprob: null, top: [] }, ...scores]);
       }
       started = true;

@@ -5,7 +5,7 @@ import type { Ctx, Serving } from "../context.ts";
 const FOLDER = join(import.meta.dir, "..", "page");
 /** The page talks to this server alone. */
 const POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'";
+  "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
 let script: Promise<string> | null = null;
 

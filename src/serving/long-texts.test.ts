@@ -1,0 +1,121 @@
+/** Long texts keep nobody waiting, and come out as short ones do. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { InputError } from "../errors.ts";
+import { loadChatTemplate } from "../text/chat-template.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
+import { ApiError } from "./errors.ts";
+import { createLongTexts, type LongTexts } from "./long-texts.ts";
+import { type TinyApp, type TinyFolders, tinyApp, tinyFolders } from "./testing-app.ts";
+import { runTextJob, type TextJob } from "./text-job.ts";
+
+setDefaultTimeout(120_000);
+
+let folders: TinyFolders;
+let app: TinyApp;
+let texts: LongTexts;
+beforeAll(async () => {
+  folders = await tinyFolders();
+  app = tinyApp(folders, { settings: { maxBodyBytes: 1 << 20 } });
+  texts = createLongTexts(folders.model);
+  await app.ready;
+});
+afterAll(async () => {
+  texts.close();
+  await app.close();
+  folders.remove();
+});
+
+const stay = new AbortController().signal;
+const messages = [{ role: "user", content: "Hello <|end|> there" }];
+const jobs: TextJob[] = [
+  { kind: "encode", texts: ["a<|end|>b", "", "ü"], bos: true, special: false },
+  { kind: "encode", texts: ["a<|end|>b"], bos: false, special: true },
+  { kind: "decode", ids: [99, 100, 0, 101] },
+  { kind: "chat", messages, options: { addGenerationPrompt: true, variables: {} } },
+];
+
+describe("the thread of long texts", () => {
+  test("does what this thread does", async () => {
+    const tokenizer = loadTokenizer(folders.model);
+    const tools = { tokenizer, template: loadChatTemplate(folders.model, tokenizer) };
+    const results = await Promise.all(jobs.map((job) => texts.run(job, stay)));
+    expect(results).toEqual(jobs.map((job) => runTextJob(tools, job)));
+  });
+
+  test("passes on what a template refuses, and goes on", async () => {
+    const bad: TextJob = { kind: "chat", messages: [{ role: "user", content: "x" }], options: {} };
+    const strict = await tinyFolders();
+    await Bun.write(`${strict.model}/chat_template.jinja`, "{{ raise_exception('never') }}");
+    const own = createLongTexts(strict.model);
+    for (let i = 0; i < 2; i++) {
+      // not `rejects`, which waits inside the Worker's last message and so lets no other through
+      const error = await own.run(bad, stay).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(InputError);
+      expect((await own.run(jobs[2]!, stay)).text).not.toBe("");
+    }
+    own.close();
+    strict.remove();
+  });
+
+  test("has a queue with an end", async () => {
+    const job = jobs[2]!;
+    const answers = await Promise.allSettled(Array.from({ length: 40 }, () => texts.run(job, stay)));
+    const refused = answers.filter(({ status }) => status === "rejected");
+    // one is being done, 32 wait
+    expect(refused).toHaveLength(7);
+    expect((refused[0] as PromiseRejectedResult).reason).toMatchObject({ status: 429, code: "queue_full" });
+  });
+
+  test("is given up after its time, and the next text gets a new one", async () => {
+    const own = createLongTexts(folders.model, 1);
+    const text = "no space ".repeat(200_000);
+    const long: TextJob = { kind: "encode", texts: [text], bos: true, special: false };
+    const error = await own.run(long, stay).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(ApiError);
+    expect(error).toMatchObject({ status: 400, code: "text_too_long" });
+    own.close();
+    const patient = createLongTexts(folders.model);
+    const left = AbortSignal.abort();
+    const [gone, answer] = await Promise.allSettled([patient.run(long, left), patient.run(jobs[2]!, stay)]);
+    expect(gone.status).toBe("rejected");
+    expect(answer).toMatchObject({ status: "fulfilled", value: { text: expect.any(String) } });
+    patient.close();
+  });
+});
+
+describe("while a megabyte is tokenized", () => {
+  test("others are answered, and then it is", async () => {
+    // the thread starts with the first long text
+    await app.ask("/tokenize", { prompt: "x".repeat(5000) });
+    const prompt = "many words ".repeat(90_000);
+    let done = false;
+    const long = app.ask("/v1/completions", { model: "tiny", prompt, max_tokens: 1 }).then((response) => {
+      done = true;
+      return response;
+    });
+    let asked = 0;
+    let longest = 0;
+    while (!done) {
+      const start = performance.now();
+      expect((await app.ask("/health")).status).toBe(200);
+      longest = Math.max(longest, performance.now() - start);
+      asked++;
+      await Bun.sleep(1);
+    }
+    const { error } = (await (await long).json()) as { error: { message: string; code: string } };
+    expect(error.code).toBe("context_length_exceeded");
+    expect(error.message).toContain("at most 512 tokens");
+    expect(asked).toBeGreaterThan(20);
+    expect(longest).toBeLessThan(1000);
+  });
+
+  test("the same ids come from both threads, whole prompts as lists", async () => {
+    const piece = "The moon <|end|> rises. ";
+    const ids = async (prompt: string): Promise<number[]> => {
+      const response = await app.ask("/tokenize", { prompt });
+      return ((await response.json()) as { tokens: number[] }).tokens;
+    };
+    const short = await ids(piece);
+    expect(await ids(piece.repeat(400))).toEqual(Array.from({ length: 400 }, () => short).flat());
+  });
+});
