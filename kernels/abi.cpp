@@ -60,7 +60,7 @@ int32_t sb_sync(sb_context *ctx) noexcept {
 
 int32_t sb_reserve(sb_context *ctx, int64_t tokens, int64_t width, int64_t rank, int64_t vocabulary,
                    int64_t *bytes) noexcept {
-  SIZES(tokens, width, rank, vocabulary); POINTERS(bytes);
+  PLANNED(tokens, width, rank, vocabulary); POINTERS(bytes);
   CALL(reserve, tokens, width, rank, vocabulary, bytes);
 }
 
@@ -108,9 +108,7 @@ int32_t sb_zero(sb_context *ctx, void *device, int64_t bytes) noexcept {
 int32_t sb_weight_create(sb_context *ctx, const void *data, int32_t dtype, int64_t out, int64_t in, int32_t compute,
                          sb_weight **weight) noexcept {
   COUNTS(out, in);
-  REQUIRE(dtype == SB_F32 || dtype == SB_F16 || dtype == SB_BF16, "dtype is %d; expected 0 (f32), 1 (f16) or 2 (bf16)",
-          dtype);
-  DTYPES(compute);
+  FLOATS(dtype); DTYPES(compute);
   TENSORS((out, in), data);
   POINTERS(weight);
   CALL(weight_create, data, dtype, out, in, compute, weight);
@@ -154,6 +152,51 @@ int32_t sb_weight_row_squares(sb_context *ctx, const sb_weight *weight, void *sq
   CALL(weight_row_squares, weight, squares);
 }
 
+/* ---- patches ---------------------------------------------------------------------------------------------------- */
+
+int32_t sb_patch_create(sb_context *ctx, sb_weight *weight, int32_t by_columns, const int32_t *index, int64_t n,
+                        const void *values, sb_patch **patch) noexcept {
+  POINTERS(weight, patch); UP_TO(n, by_columns ? weight->in : weight->out); NOT_NF4();
+  TENSORS((n), index); TENSORS((n, by_columns ? weight->out : weight->in), values);
+  CALL(patch_create, weight, by_columns, index, n, values, patch);
+}
+
+int32_t sb_patch_free(sb_context *ctx, sb_patch *patch) noexcept {
+  POINTERS(patch);
+  CALL(patch_free, patch);
+}
+
+int32_t sb_patch_flip(sb_context *ctx, sb_patch *const *patches, int64_t count) noexcept {
+  SIZES(count);
+  TENSORS((count), patches);
+  if (check_patches(__func__, patches, count)) return 1;
+  CALL(patch_flip, patches, count);
+}
+
+/* ---- NF4 -------------------------------------------------------------------------------------------------------- */
+
+int32_t sb_nf4_quantize(sb_context *ctx, const void *data, int32_t dtype, int64_t out, int64_t in, uint8_t *codes,
+                        float *absmax) noexcept {
+  COUNTS(out, in); FLOATS(dtype);
+  TENSORS((out, in), data);
+  POINTERS(codes, absmax);
+  CALL(nf4_quantize, data, dtype, out, in, codes, absmax);
+}
+
+int32_t sb_weight_create_nf4(sb_context *ctx, const uint8_t *codes, const float *absmax, int64_t out, int64_t in,
+                             int32_t dtype, int32_t compute, sb_weight **weight) noexcept {
+  COUNTS(out, in); FLOATS(dtype); DTYPES(compute);
+  TENSORS((out, in), codes);
+  POINTERS(absmax, weight);
+  CALL(weight_create_nf4, codes, absmax, out, in, dtype, compute, weight);
+}
+
+int32_t sb_weight_drop_replaced(sb_context *ctx, sb_weight *weight) noexcept {
+  POINTERS(ctx, weight);
+  REQUIRE(weight->dtype == SB_NF4, "the weight is not NF4; what was written into it took the place of what was there");
+  CALL(weight_drop_replaced, weight);
+}
+
 /* ---- matrix products -------------------------------------------------------------------------------------------- */
 
 int32_t sb_linear_forward(sb_context *ctx, const sb_weight *weight, const void *x, int32_t x_dtype, int64_t T,
@@ -163,6 +206,7 @@ int32_t sb_linear_forward(sb_context *ctx, const sb_weight *weight, const void *
   TENSORS((T, weight->in), x); TENSORS((T, weight->out), y);
   if (r > 0) DTYPES(z_dtype);
   TENSORS((T, r), z); TENSORS((weight->out, r), u);
+  DONE_IF(T == 0);
   CALL(linear_forward, weight, x, x_dtype, T, z, z_dtype, u, r, scale, gain, beta, y, y_dtype);
 }
 
@@ -171,6 +215,7 @@ int32_t sb_linear_backward(sb_context *ctx, const sb_weight *weight, const void 
   POINTERS(weight); SIZES(T, r); DTYPES(dy_dtype); FINITE(scale, beta);
   TENSORS((T, weight->out), dy); TENSORS((weight->out, r), u); TENSORS((T, r), dz);
   REQUIRE(dx || r > 0, "dx is NULL and r is 0; expected at least one result");
+  DONE_IF(T == 0);
   CALL(linear_backward, weight, dy, dy_dtype, T, u, r, scale, dz, beta, dx);
 }
 
@@ -181,6 +226,7 @@ int32_t sb_matmul(sb_context *ctx, int32_t transpose_a, int32_t transpose_b, int
   MATRIX(a, transpose_a ? k : m, transpose_a ? m : k, lda);
   MATRIX(b, transpose_b ? n : k, transpose_b ? k : n, ldb);
   MATRIX(c, m, n, ldc);
+  DONE_IF(m == 0 || n == 0);
   CALL(matmul, transpose_a, transpose_b, m, n, k, alpha, a, a_dtype, lda, b, b_dtype, ldb, beta, c, c_dtype, ldc,
        compute);
 }
@@ -189,7 +235,7 @@ int32_t sb_matmul(sb_context *ctx, int32_t transpose_a, int32_t transpose_b, int
 
 int32_t sb_embedding_forward(sb_context *ctx, const sb_weight *weight, const int32_t *ids, int64_t T,
                              void *x) noexcept {
-  POINTERS(weight); SIZES(T);
+  POINTERS(weight); SIZES(T); NOT_NF4();
   TENSORS((T), ids); TENSORS((T, weight->in), x);
   CALL(embedding_forward, weight, ids, T, x);
 }
@@ -203,9 +249,10 @@ int32_t sb_embedding_backward(sb_context *ctx, const int32_t *ids, int64_t T, co
 
 int32_t sb_head_loss(sb_context *ctx, const sb_weight *weight, const void *x, int32_t x_dtype, int64_t M,
                      const int32_t *targets, const void *weights, void *loss, void *dx, void *dw) noexcept {
-  POINTERS(weight); SIZES(M); DTYPES(x_dtype);
+  POINTERS(weight); SIZES(M); DTYPES(x_dtype); NOT_NF4();
   TENSORS((M, weight->in), x); TENSORS((M), targets, loss);
   if (dx || dw) TENSORS((M), weights);
+  DONE_IF(M == 0);
   CALL(head_loss, weight, x, x_dtype, M, targets, weights, loss, dx, dw);
 }
 
@@ -259,6 +306,7 @@ int32_t sb_attention_forward(sb_context *ctx, const void *q, const void *k, cons
                              double scale, void *o, void *lse) noexcept {
   ATTENTION(); PACKED();
   TENSORS((T, N, D), q, o); TENSORS((T, K, D), k, v);
+  DONE_IF(T == 0);
   CALL(attention_forward, q, k, v, dtype, T, N, K, D, offsets, B, longest, scale, o, lse);
 }
 
@@ -268,6 +316,7 @@ int32_t sb_attention_backward(sb_context *ctx, const void *q, const void *k, con
                               void *dk, void *dv) noexcept {
   ATTENTION(); PACKED();
   TENSORS((T, N, D), q, o, d_o, dq); TENSORS((T, K, D), k, v, dk, dv); TENSORS((T, N), lse);
+  DONE_IF(T == 0);
   CALL(attention_backward, q, k, v, o, dtype, d_o, lse, T, N, K, D, offsets, B, longest, scale, dq, dk, dv);
 }
 
@@ -285,6 +334,7 @@ int32_t sb_attention_paged(sb_context *ctx, const void *q, int32_t dtype, int64_
   ATTENTION(); SIZES(pages, S, max_pages); COUNTS(page);
   TENSORS((T, N, D), q, o); TENSORS((pages, K, page, D), cache_k, cache_v); TENSORS((S, max_pages), tables);
   TENSORS((T), sequences, positions);
+  DONE_IF(T == 0);
   CALL(attention_paged, q, dtype, T, N, K, D, cache_k, cache_v, pages, page, tables, S, max_pages, sequences,
        positions, scale, o);
 }

@@ -15,6 +15,7 @@
 namespace {
 
 constexpr int64_t kMost = int64_t{1} << 56; /* elements: their bytes, padded by a library, still fit 63 bits */
+constexpr int64_t kMostPlanned = int64_t{1} << 28; /* a width of sb_reserve: its square in floats still does */
 
 /* a·b·…, or -1 beyond kMost. Every factor is at least 0. */
 template <class... Sizes>
@@ -63,6 +64,20 @@ int32_t check_dropout(const char *function, const sb_dropout *drop, int64_t T) {
   return check_tensors(function, "[T]", T, "drop.record, drop.position", {drop->record, drop->position});
 }
 
+/* None missing, those of one weight side by side. A turn may be of an older list: what stands there now decides. */
+int32_t check_patches(const char *function, sb_patch *const *patches, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    if (!patches[i]) return sb_fail("%s: patches[%lld] is NULL; expected a patch", function, static_cast<long long>(i));
+    sb_weight *weight = patches[i]->weight;
+    if (i > 0 && patches[i - 1]->weight == weight) continue;
+    if (weight->turn < i && patches[weight->turn]->weight == weight)
+      return sb_fail("%s: patches[%lld] is of the weight of patches[%lld]; expected a weight's patches side by side",
+                     function, static_cast<long long>(i), static_cast<long long>(weight->turn));
+    weight->turn = i;
+  }
+  return 0;
+}
+
 int32_t check_attention(const char *function, int64_t N, int64_t K) {
   if (N % K == 0) return 0;
   return sb_fail("%s: N is %lld; expected a multiple of K = %lld", function, static_cast<long long>(N),
@@ -92,8 +107,12 @@ int32_t guarded(const char *function, Body body) noexcept {
 #define POINTERS(...) EACH(const void *, value != nullptr, "an address", __VA_ARGS__)
 #define SIZES(...) EACH(int64_t, value >= 0 && value <= kMost, "0 to 2^56", __VA_ARGS__)
 #define COUNTS(...) EACH(int64_t, value >= 1 && value <= kMost, "1 to 2^56", __VA_ARGS__)
+#define PLANNED(...) EACH(int64_t, value >= 0 && value <= kMostPlanned, "0 to 2^28", __VA_ARGS__)
 #define EVEN(...) EACH(int64_t, value >= 2 && value <= kMost && value % 2 == 0, "an even number from 2", __VA_ARGS__)
 #define DTYPES(...) EACH(int32_t, value == SB_F32 || value == SB_BF16, "0 (f32) or 2 (bf16)", __VA_ARGS__)
+#define FLOATS(...)                                                                                                   \
+  EACH(int32_t, value == SB_F32 || value == SB_F16 || value == SB_BF16, "0 (f32), 1 (f16) or 2 (bf16)", __VA_ARGS__)
+#define NOT_NF4() REQUIRE(weight->dtype != SB_NF4, "the weight is NF4; expected one held in f32, f16 or bf16")
 #define FINITE(...) EACH(double, std::isfinite(value), "a finite number", __VA_ARGS__)
 #define POSITIVE(...) EACH(double, std::isfinite(value) && value > 0, "a finite number above 0", __VA_ARGS__)
 #define FRACTIONS(...) EACH(double, value >= 0 && value < 1, "at least 0 and below 1", __VA_ARGS__)
@@ -120,6 +139,10 @@ int32_t guarded(const char *function, Body body) noexcept {
   SIZES(B);                                                                                                           \
   UP_TO(longest, T);                                                                                                  \
   POINTERS(offsets)
+/* Nothing would be written: done, without workspace. */
+#define DONE_IF(empty)                                                                                                \
+  POINTERS(ctx);                                                                                                      \
+  if (empty) return 0
 #define CALL(name, ...)                                                                                               \
   POINTERS(ctx);                                                                                                      \
   return guarded(__func__, [&] { return ctx->backend->name(ctx __VA_OPT__(, ) __VA_ARGS__); })

@@ -14,6 +14,8 @@
 #define SB_BACKEND_OPS(X)                                                                                             \
   X(weight_create) X(weight_free) X(weight_read_rows) X(weight_write_rows) X(weight_read_columns)                     \
   X(weight_write_columns) X(weight_row_squares)                                                                       \
+  X(nf4_quantize) X(weight_create_nf4) X(weight_drop_replaced)                                                        \
+  X(patch_create) X(patch_free) X(patch_flip)                                                                         \
   X(linear_forward) X(linear_backward) X(matmul)                                                                      \
   X(embedding_forward) X(embedding_backward) X(head_loss) X(topk_log_softmax)                                         \
   X(rms_norm_forward) X(rms_norm_backward) X(rope_table) X(rope)                                                      \
@@ -46,6 +48,12 @@ struct sb_weight {
   int64_t out, in;
   int32_t dtype;   /* type the values are held in */
   int32_t compute; /* SB_F32 or SB_BF16 */
+  int64_t turn;    /* its place in the list that sb_patch_flip last checked */
+};
+
+/* First member of every backend's own patch. */
+struct sb_patch {
+  sb_weight *weight;
 };
 
 /* Each library defines these two; abi.cpp calls them. */

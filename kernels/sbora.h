@@ -35,10 +35,11 @@ extern "C" {
 #define SB_API __attribute__((visibility("default")))
 #define SB_ABI_VERSION 1
 
-enum sb_dtype { SB_F32 = 0, SB_F16 = 1, SB_BF16 = 2 };
+enum sb_dtype { SB_F32 = 0, SB_F16 = 1, SB_BF16 = 2, SB_NF4 = 3 /* weights only */ };
 
 typedef struct sb_context sb_context;
 typedef struct sb_weight sb_weight;   /* a frozen matrix [out,in], laid out as the library likes */
+typedef struct sb_patch sb_patch;     /* other values for some lines of a weight */
 typedef struct sb_mapping sb_mapping; /* a read-only memory-mapped file */
 
 /* ---- library, context, memory ------------------------------------------------------------------------------- */
@@ -54,8 +55,9 @@ SB_API int32_t sb_close(sb_context *ctx) SB_NOEXCEPT;
 SB_API int32_t sb_describe(sb_context *ctx, char *json, int64_t capacity) SB_NOEXCEPT;
 SB_API int32_t sb_sync(sb_context *ctx) SB_NOEXCEPT;
 
-/* Workspace for any op on at most `tokens` rows, feature widths `width`, rank `rank`, vocabulary `vocabulary`.
- * Grows, never shrinks. *bytes (host) receives the size held. An op that would need more fails and says so. */
+/* Workspace for any op on at most `tokens` rows, feature widths `width`, rank `rank`, vocabulary `vocabulary`, each at
+ * most 2^28. Grows, never shrinks. *bytes (host) receives the size held. An op that would need more fails and says so;
+ * one without rows needs none. */
 SB_API int32_t sb_reserve(sb_context *ctx, int64_t tokens, int64_t width, int64_t rank, int64_t vocabulary,
                           int64_t *bytes) SB_NOEXCEPT;
 
@@ -92,6 +94,37 @@ SB_API int32_t sb_weight_write_columns(sb_context *ctx, sb_weight *weight, const
                                        const void *values) SB_NOEXCEPT;
 /* squares[out] real = sum over in of W². */
 SB_API int32_t sb_weight_row_squares(sb_context *ctx, const sb_weight *weight, void *squares) SB_NOEXCEPT;
+
+/* ---- patches ------------------------------------------------------------------------------------------------ */
+
+/* Two states of chosen lines of a weight, told by where the bits that they are held in differ: rows (by_columns 0,
+ * values[n,in] real) or columns (values[out,n]). One state is what the weight holds now, the other `values`, rounded once
+ * to the type it holds. index[n] int32, distinct. Changes nothing yet. Not for NF4. Free it before its weight. */
+SB_API int32_t sb_patch_create(sb_context *ctx, sb_weight *weight, int32_t by_columns, const int32_t *index, int64_t n,
+                               const void *values, sb_patch **patch) SB_NOEXCEPT;
+SB_API int32_t sb_patch_free(sb_context *ctx, sb_patch *patch) SB_NOEXCEPT;
+/* Each patch's lines change to its other state, bit for bit, or back: W ^= bits, so that patches may be flipped in any
+ * order. All of a list (host, `count` patches), or none where the call fails. Patches of one weight stand side by side:
+ * its memory is then gone through once. */
+SB_API int32_t sb_patch_flip(sb_context *ctx, sb_patch *const *patches, int64_t count) SB_NOEXCEPT;
+
+/* ---- NF4 ---------------------------------------------------------------------------------------------------- */
+
+/* bitsandbytes' 4-bit NormalFloat, bit for bit: data (HOST, [out,in], f32 | f16 | bf16) in blocks of 64 along the rows,
+ * across their ends. codes (HOST) [⌈out·in/2⌉]: two a byte, the first in the high half. absmax (HOST, float32)
+ * [⌈out·in/64⌉]: the largest magnitude of each block. NaN or infinity is an error that names row and column. */
+SB_API int32_t sb_nf4_quantize(sb_context *ctx, const void *data, int32_t dtype, int64_t out, int64_t in,
+                               uint8_t *codes, float *absmax) SB_NOEXCEPT;
+/* A weight held as SB_NF4, copied from codes and absmax (HOST, as above; double quantization undone by the caller).
+ *     W[o,c] = book[code(i)] · absmax[i/64], i = o·in + c: the product in float32, rounded to dtype (f32 | f16 | bf16,
+ * what bitsandbytes dequantizes to), then to compute. Every weight and product function works on it; embedding and head
+ * do not. sb_weight_write_rows and _columns leave the codes alone: the lines are held beside them in bf16, rounded
+ * once, and take their place wherever W is read or multiplied; a line written again is overwritten. Rows or columns,
+ * not both at once. Writing allocates. */
+SB_API int32_t sb_weight_create_nf4(sb_context *ctx, const uint8_t *codes, const float *absmax, int64_t out, int64_t in,
+                                    int32_t dtype, int32_t compute, sb_weight **weight) SB_NOEXCEPT;
+/* Drops the replaced lines: an NF4 weight is its codes again. */
+SB_API int32_t sb_weight_drop_replaced(sb_context *ctx, sb_weight *weight) SB_NOEXCEPT;
 
 /* ---- matrix products ---------------------------------------------------------------------------------------- */
 
@@ -209,7 +242,8 @@ SB_API int32_t sb_gather_columns(sb_context *ctx, const void *x, int32_t x_dtype
 SB_API int32_t sb_scatter_add_columns(sb_context *ctx, const void *z, int64_t T, int64_t r, const int32_t *columns,
                                       const sb_dropout *drop, double scale, void *y, int32_t y_dtype,
                                       int64_t n) SB_NOEXCEPT;
-/* y[M,n] = x[rows,:]; and its transpose x[rows,:] += y (rows distinct, real). */
+/* y[M,n] = x[rows,:]; and its transpose x[rows,:] += y (rows distinct, real). Negative rows are refused; the height of
+ * x is not told, so rows beyond it are the caller's to exclude: they reach other memory. */
 SB_API int32_t sb_gather_rows(sb_context *ctx, const void *x, int32_t dtype, int64_t n, const int32_t *rows, int64_t M,
                               void *y) SB_NOEXCEPT;
 SB_API int32_t sb_scatter_add_rows(sb_context *ctx, const void *y, int64_t n, const int32_t *rows, int64_t M,

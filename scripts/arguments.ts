@@ -1,6 +1,7 @@
 /** What every command shares: running under citty, errors as one paragraph, flags checked before anything is loaded. */
 import { type ArgsDef, defineCommand, type ParsedArgs, runMain, showUsage } from "citty";
 import { InputError, messageOf } from "../src/errors.ts";
+import type { Quantization } from "../src/model/nf4.ts";
 import { type Device, NativeError, openDevice } from "../src/native/device.ts";
 
 export interface Command<A extends ArgsDef> {
@@ -172,6 +173,29 @@ export const deviceFlags = {
     description: "Threads (default: the cores this process may use)",
   },
 } as const;
+
+/** Flags of every command that loads a base model. */
+export const quantizeFlags = {
+  quantize: {
+    type: "string",
+    valueHint: "nf4",
+    description: "Hold the blocks' linears in 4 bits, as bitsandbytes quantizes them",
+  },
+  "double-quant": {
+    type: "boolean",
+    default: false,
+    description: "With --quantize: the scales in 8 bits too",
+  },
+} as const;
+
+/** @throws InputError for --double-quant alone */
+export function quantizeFlag(args: Record<string, unknown>): Quantization | undefined {
+  const kind = choiceFlag(args, "quantize", ["nf4"]);
+  const double = args["double-quant"] === true;
+  if (!kind && double)
+    throw new InputError("--double-quant is about the scales of 4-bit weights; add --quantize nf4.");
+  return kind && double ? "nf4-double" : kind;
+}
 
 export async function openCommandDevice(args: Record<string, unknown>): Promise<Device> {
   const threads = wholeFlag(args, "threads", 1);

@@ -24,6 +24,7 @@ import { appendResult, emptyReport, figureTable, type Report, targetLine } from 
 import { shapeNames } from "./bench/shapes.ts";
 import { benchStart } from "./bench/start.ts";
 import { benchStep } from "./bench/step.ts";
+import { benchSwap } from "./bench/swap.ts";
 
 const RESULTS = resolve(import.meta.dir, "../results/bench");
 const SCHEMA_VERSION = 1;
@@ -35,6 +36,7 @@ const BENCHMARKS: Record<BenchmarkName, (bench: Bench) => Promise<void>> = {
   decode: benchDecode,
   evaluate: benchEvaluate,
   start: benchStart,
+  swap: benchSwap,
 };
 
 const EXAMPLES = `Benchmarks
@@ -44,6 +46,7 @@ const EXAMPLES = `Benchmarks
   decode    tokens/s of one stream, eight streams, a prompt; beside llama.cpp
   evaluate  beams, prompts and shared contexts together against one by one
   start     process start to first token
+  swap      one merged adapter for another, beside PEFT's
   profile   one training step op by op (no target, nothing kept)
 
 Examples

@@ -27,6 +27,8 @@ import {
   listFlag,
   oneAdapter,
   openCommandDevice,
+  quantizeFlag,
+  quantizeFlags,
   required,
   runCommand,
   wholeFlag,
@@ -85,6 +87,7 @@ const ARGS = {
     description: "One line a prediction: record, text, parsed answer, label, correct",
   },
   json: { type: "boolean", default: false, description: "Print one JSON object" },
+  ...quantizeFlags,
   ...deviceFlags,
 } as const;
 
@@ -141,6 +144,7 @@ async function main(args: Args): Promise<void> {
   const prompt = promptNamed(args.prompt);
   const compute = choiceFlag(args, "compute", COMPUTE_TYPES)!;
   const { modelDir } = settings;
+  const quantize = quantizeFlag(args);
   const config = readLlamaConfig(modelDir);
   const tokenizer = loadTokenizer(modelDir);
   const folder = args.adapter ? readAdapter(args.adapter) : null;
@@ -153,7 +157,10 @@ async function main(args: Args): Promise<void> {
 
   const device = await openCommandDevice(args);
   try {
-    const model = loadLlama(device, modelDir, { compute, positions: positionsFor(config) });
+    const model = loadLlama(device, modelDir, {
+      ...{ compute, positions: positionsFor(config) },
+      ...(quantize ? { quantize } : {}),
+    });
     if (folder) mergeFolder(model, folder);
     const summaries: [Task, TaskSummary][] = [];
     const lines: string[] = [];
@@ -218,6 +225,7 @@ function jsonOf(
     prompt: args.prompt,
     beams,
     compute: args.compute,
+    quantize: quantizeFlag(args) ?? null,
     limit: wholeFlag(args, "limit", 1) ?? null,
     tasks: Object.fromEntries(summaries.map(([task, summary]) => [task.name, summary])),
     /** Plain mean over the tasks that are there. */

@@ -18,6 +18,8 @@ import {
   deviceFlags,
   oneAdapter,
   openCommandDevice,
+  quantizeFlag,
+  quantizeFlags,
   required,
   runCommand,
   wholeFlag,
@@ -54,6 +56,7 @@ const ARGS = {
     valueHint: "N",
     description: "Beams of the search; 1 is greedy and streams",
   },
+  ...quantizeFlags,
   ...deviceFlags,
 } as const;
 
@@ -78,6 +81,7 @@ async function main(args: Args): Promise<void> {
   const maxNewTokens = wholeFlag(args, "max-new-tokens", 1)!;
   const beams = wholeFlag(args, "beams", 1)!;
   const compute = choiceFlag(args, "compute", COMPUTE_TYPES)!;
+  const quantize = quantizeFlag(args);
   const config = readLlamaConfig(modelDir);
   const tokenizer = loadTokenizer(modelDir);
   const ids = promptIds(args, modelDir, tokenizer);
@@ -101,7 +105,10 @@ async function main(args: Args): Promise<void> {
 
   const device = await openCommandDevice(args);
   try {
-    const model = loadLlama(device, modelDir, { compute, positions: ids.length + maxNewTokens });
+    const model = loadLlama(device, modelDir, {
+      ...{ compute, positions: ids.length + maxNewTokens },
+      ...(quantize ? { quantize } : {}),
+    });
     if (folder) mergeFolder(model, folder);
     const eosIds = [...new Set([...tokenizer.eosIds, ...config.eosTokenIds])];
     const stream = createStreamDecoder(tokenizer, { skipSpecialTokens: true, after: ids });

@@ -12,6 +12,8 @@ import {
   choiceFlag,
   deviceFlags,
   openCommandDevice,
+  quantizeFlag,
+  quantizeFlags,
   repeatedFlag,
   required,
   runCommand,
@@ -39,6 +41,7 @@ const ARGS = {
     valueHint: "f32|bf16|f16",
     description: "Stored type of the weights. Default: the model's",
   },
+  ...quantizeFlags,
   "keep-originals": {
     type: "boolean",
     default: false,
@@ -95,6 +98,7 @@ async function main(args: Args): Promise<void> {
   if (adapters.length === 0) required({}, "adapter", "an adapter folder");
   const out = required(args, "out", "a new folder for the merged model");
   const dtype = choiceFlag(args, "dtype", ["f32", "bf16", "f16"])?.toUpperCase() as FloatDtype | undefined;
+  const quantize = quantizeFlag(args);
   const device = await openCommandDevice(args);
   const progress: { line: ReturnType<typeof startProgress> | null } = { line: null };
   try {
@@ -104,6 +108,7 @@ async function main(args: Args): Promise<void> {
       adapters,
       out,
       ...(dtype && floatDtypes.includes(dtype) ? { dtype } : {}),
+      ...(quantize ? { quantize } : {}),
       keepOriginals: args["keep-originals"],
       allowOverlap: args["allow-overlap"],
       verify: args.verify,

@@ -28,6 +28,8 @@ import {
   listFlag,
   numberFlag,
   openCommandDevice,
+  quantizeFlag,
+  quantizeFlags,
   repeatedFlag,
   required,
   runCommand,
@@ -148,6 +150,7 @@ const ARGS = {
     description:
       "Keep each block's input alone and run the block again for its gradient: less memory, same bytes",
   },
+  ...quantizeFlags,
   ...deviceFlags,
   "save-as": {
     type: "string",
@@ -182,6 +185,7 @@ function recipeFrom(args: Args, records: number): TrainRecipe {
   const rank = wholeFlag(args, "rank", 1) ?? init?.rank ?? paper.rank;
   const batch = wholeFlag(args, "batch", 1) ?? paper.batch;
   const steps = wholeFlag(args, "steps", 1) ?? null;
+  const quantize = quantizeFlag(args);
   const epochs = numberFlag(args, "epochs", { min: 0 }) ?? paper.epochs;
   const length = steps ?? Math.max(1, Math.floor((epochs * records) / batch));
   return {
@@ -208,6 +212,7 @@ function recipeFrom(args: Args, records: number): TrainRecipe {
     shuffle: args.shuffle,
     prompt: args.prompt ?? paper.prompt,
     compute: choiceFlag(args, "compute", COMPUTE_TYPES)!,
+    ...(quantize ? { quantize } : {}),
   };
 }
 
@@ -332,7 +337,7 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe, memory: MemoryForeca
   } = recipe;
   say(
     "model",
-    `${config.nameOrPath}, ${config.layers} layers, ${formatSize(plan.parameters)} parameters trained`,
+    `${config.nameOrPath}, ${config.layers} layers${run.load.quantize ? " in 4 bits" : ""}, ${formatSize(plan.parameters)} parameters trained`,
   );
   say(
     "method",

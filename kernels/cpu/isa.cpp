@@ -4,6 +4,7 @@
  * the same reason nothing below calls a template of the standard library.
  */
 #include "../host/indices.h"
+#include "../host/nf4.h"
 #include "context.h"
 #include "weight_memory.h"
 #include <math.h>
@@ -31,6 +32,7 @@ SB_INLINE void parallel(sb_cpu_context &ctx, int64_t tasks, const Body &body) {
 
 #include "product.h"
 #include "weight.cpp"
+#include "patch.cpp"
 #include "linear.cpp"
 #include "matmul.cpp"
 #include "embedding_forward.cpp"

@@ -9,7 +9,21 @@
 inline Format held_format(const CpuWeight &w) {
   if (w.dtype == SB_F32) return Format::f32;
   if (w.dtype == SB_F16) return Format::f16;
+  if (w.dtype == SB_NF4) return form_of(w.compute) == Form::pairs ? Format::pairs : Format::f32; /* once expanded */
   return form_of(w.compute) == Form::pairs ? Format::pairs : Format::bf16;
+}
+
+#include "nf4_stream.h"
+
+inline Block nf4_block(const CpuWeight &w, Format format, int64_t panel, int64_t k0, int64_t k1, float *scratch) {
+#if SB_ISA_LEVEL >= 3
+  if (format == Format::pairs) {
+    nf4_expand_pairs(w, panel, k0, k1, scratch);
+    return {scratch, format};
+  }
+#endif
+  nf4_expand(w, panel, k0, k1, scratch);
+  return {scratch, Format::f32};
 }
 
 struct ForwardRight {
@@ -19,12 +33,19 @@ struct ForwardRight {
   int64_t tail;
   float tail_scale;
 
-  bool direct(int64_t tiles) const { return held == Format::f32 || held == Format::pairs || tiles <= 2; }
+  bool direct(int64_t tiles) const {
+    return w.dtype != SB_NF4 && (held == Format::f32 || held == Format::pairs || tiles <= 2);
+  }
   int64_t strip() const { return 1; }
+  bool streams(int64_t rows) const { return nf4_streams(w, rows); }
+  void stream(int64_t panel, const float *left, int64_t rows, int64_t k0, int64_t k1, float *sums, bool fresh) const {
+    nf4_stream(w, held, panel, left, rows, k0 - tail, k1 - tail, sums, fresh);
+  }
   Block block(int64_t panel, int64_t, int64_t k0, int64_t k1, int64_t tiles, float *scratch) const {
     if (k0 < tail) return pack_right(u, panel, 1, k0, k1, scratch);
     k0 -= tail;
     k1 -= tail;
+    if (w.dtype == SB_NF4) return nf4_block(w, held, panel, k0, k1, scratch);
     const unsigned char *data = panel_of(w, panel);
     if (direct(tiles)) return {data + k0 * kPanel * (held == Format::f32 || held == Format::pairs ? 4 : 2), held};
     expand_panel(w, data, k0, k1, scratch);
@@ -83,6 +104,23 @@ inline void transpose_pairs(const uint32_t *rows, int64_t row_count, float *to) 
 }
 #endif
 
+/* 32 outputs of a panel of W, columns column..column+columns-1 (at most 32), as words of outputs. */
+inline void nf4_transposed(const CpuWeight &w, Form form, int64_t panel, int64_t column, int64_t columns, float *to) {
+  alignas(64) float values[kPanel * kPanel];
+  nf4_expand(w, panel, column, column + columns, values);
+#if SB_ISA_LEVEL >= 3
+  if (form == Form::pairs) {
+    pack_transposed(columns, kPanel / 2, to, kPanel, [&](int64_t i, int64_t word) {
+      const float *from = values + i * kPanel + 2 * word;
+      return pair_neighbours(vf_load(from), vf_load(from + kLanes));
+    });
+    return;
+  }
+#endif
+  pack_transposed(columns, kPanel, to, kPanel,
+                  [&](int64_t i, int64_t output) { return vf_load(values + i * kPanel + output); });
+}
+
 struct BackwardRight {
   const CpuWeight &w;
   Form form;
@@ -102,6 +140,10 @@ struct BackwardRight {
     for (int64_t k = k0; k < k1; k += outputs) {
       const unsigned char *data = panel_of(w, first_panel + k / outputs);
       float *to = scratch + (k - k0) * kPanel;
+      if (w.dtype == SB_NF4) {
+        nf4_transposed(w, form, first_panel + k / outputs, column, columns, to);
+        continue;
+      }
       for (int64_t line = 0; line < piece; line += 64) prefetch(data, w.panel_bytes + column * piece / kPanel + line);
 #if SB_ISA_LEVEL >= 3
       if (form == Form::pairs) {

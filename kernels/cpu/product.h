@@ -63,6 +63,8 @@ inline void pack_left(sb_cpu_context &ctx, const Left &left, const Operand *tail
 /*
  * Right:  int64_t tail;  words of depth before the main part (0: none), whose sums are scaled by tail_scale
  *         bool direct(int64_t tiles)   the main part's blocks are read in place, whatever their length
+ *         bool streams(rows), stream(panel, left, rows, k0, k1, sums, fresh)   optional: the main part of so few rows is
+ *                 multiplied without a block, one panel at a time
  *         int64_t strip()              panels that block() makes at a time, 1..kStrip
  *         Block block(panel, panels, k0, k1, tiles, scratch)
  *                 words k0..k1-1, never across the end of the tail; k0 - tail is a multiple of kDepthBlock in the main
@@ -83,6 +85,13 @@ void multiply_strip(const Left &left, int64_t panel, int64_t panels, int64_t fir
     const bool in_tail = k0 < right.tail;
     const int64_t step = !in_tail && tiles <= 3 && right.direct(tiles) ? direct_block : kDepthBlock;
     k1 = product_min(k0 + step, in_tail ? right.tail : left.depth);
+    if constexpr (requires { right.streams(rows); }) {
+      if (!in_tail && right.streams(rows)) { /* then panels is 1 */
+        right.stream(panel, left.tile(first_tile) + k0 * rows, rows, k0, k1, sums, fresh);
+        fresh = false;
+        continue;
+      }
+    }
     const Block block = right.block(panel, panels, k0, k1, tiles, scratch);
     const TileFunction *functions = kTileFunctions[static_cast<int>(block.format)];
     for (int64_t p = 0; p < panels; p++) {

@@ -2,23 +2,36 @@
  * The frozen weight, held once, for forward, backward, decode and reading alike: panels of 32 outputs,
  *     f32  float[in][32]     f16  half[in][32]     bf16  bf16[(in+1)/2][32][2], neighbours along in side by side.
  * Outputs are padded to a multiple of 32 and in to an even number with zeros. Every instruction set lays it out alike.
+ * NF4: nf4.h.
  */
+
+/* Replaced columns or rows of an NF4 weight, ascending: values[count][length] bf16, zeros behind the matrix. */
+struct Nf4Lines {
+  int64_t count, length;
+  int32_t *indices;
+  uint16_t *values;
+};
 
 struct CpuWeight : sb_weight {
   unsigned char *panels;
   int64_t panel_bytes;
   WeightBlock *block; /* whose memory the panels are */
   int64_t bytes;      /* as counted in the context's total */
+  int32_t rounding;   /* NF4: the type values are rounded to before the compute type */
+  Nf4Lines columns, rows;
 };
 
 inline const CpuWeight &cpu_weight(const sb_weight *weight) { return *static_cast<const CpuWeight *>(weight); }
 inline unsigned char *panel_of(const CpuWeight &w, int64_t panel) { return w.panels + panel * w.panel_bytes; }
+
+#include "nf4.h"
 
 /* Where element (lane of a panel, column) lies, in elements from the panel's start. */
 inline int64_t element_index(int32_t dtype, int64_t lane, int64_t column) {
   return dtype == SB_BF16 ? (column / 2 * kPanel + lane) * 2 + column % 2 : column * kPanel + lane;
 }
 inline float read_element(const CpuWeight &w, int64_t row, int64_t column) {
+  if (w.dtype == SB_NF4) return nf4_element(w, row, column);
   const unsigned char *panel = panel_of(w, row / kPanel);
   const int64_t i = element_index(w.dtype, row % kPanel, column);
   if (w.dtype == SB_F32) return reinterpret_cast<const float *>(panel)[i];
@@ -112,26 +125,53 @@ void pack_panel(const CpuWeight &w, int64_t panel, const unsigned char *data, in
   }
 }
 
-int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int64_t out, int64_t in, int32_t compute,
-                      sb_weight **weight) noexcept {
+/* Counted, its panels not filled; NULL when there is no memory. */
+CpuWeight *allocate_weight(sb_context *context, int64_t out, int64_t in, int32_t held, int32_t compute,
+                           int64_t panel_bytes) {
   sb_cpu_context &ctx = sb_cpu(context);
-  const int32_t held = compute == SB_BF16 ? SB_BF16 : dtype;
-  const int64_t panel_bytes = (held == SB_F32 ? in * 4 : held == SB_F16 ? in * 2 : (in + 1) / 2 * 4) * kPanel;
   const int64_t panels = panels_of(out) * panel_bytes, bytes = panels + static_cast<int64_t>(sizeof(CpuWeight));
   CpuWeight *w = static_cast<CpuWeight *>(malloc(sizeof(CpuWeight)));
   WeightBlock *block = nullptr;
   unsigned char *memory = w ? weight_memory(ctx.weight_block, panels, &block) : nullptr;
   if (!memory) {
     free(w);
-    return sb_fail("weight [%lld,%lld]: %lld bytes could not be allocated", static_cast<long long>(out),
-                   static_cast<long long>(in), static_cast<long long>(bytes));
+    sb_fail("weight [%lld,%lld]: %lld bytes could not be allocated", static_cast<long long>(out),
+            static_cast<long long>(in), static_cast<long long>(bytes));
+    return nullptr;
   }
-  *w = {{out, in, held, compute}, memory, panel_bytes, block, bytes};
+  *w = {{out, in, held, compute, 0}, memory, panel_bytes, block, bytes, held, {}, {}};
+  host_count(context, bytes);
+  return w;
+}
 
+int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
+  CpuWeight *w = static_cast<CpuWeight *>(weight);
+  host_count(context, -w->bytes);
+  free(w->columns.indices);
+  free(w->columns.values);
+  free(w->rows.indices);
+  free(w->rows.values);
+  weight_memory_free(sb_cpu(context).weight_block, w->block);
+  free(w);
+  return 0;
+}
+
+int32_t not_finite(const unsigned char *data, int32_t dtype, int64_t out, int64_t in) {
+  const int64_t at = first_not_finite(data, dtype, out * in);
+  return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
+                 static_cast<long long>(in), static_cast<long long>(at / in), static_cast<long long>(at % in));
+}
+
+int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int64_t out, int64_t in, int32_t compute,
+                      sb_weight **weight) noexcept {
+  const int32_t held = compute == SB_BF16 ? SB_BF16 : dtype;
+  const int64_t panel_bytes = (held == SB_F32 ? in * 4 : held == SB_F16 ? in * 2 : (in + 1) / 2 * 4) * kPanel;
+  CpuWeight *w = allocate_weight(context, out, in, held, compute, panel_bytes);
+  if (!w) return 1;
   const unsigned char *from = static_cast<const unsigned char *>(data);
   const int64_t size = dtype == SB_F32 ? 4 : 2;
   int32_t broken = 0;
-  parallel(ctx, panels_of(out), [&](int64_t panel, int32_t) {
+  parallel(sb_cpu(context), panels_of(out), [&](int64_t panel, int32_t) {
     const int64_t rows = product_min(kPanel, out - panel * kPanel);
     if (first_not_finite(from + panel * kPanel * in * size, dtype, rows * in) < rows * in)
       __atomic_store_n(&broken, 1, __ATOMIC_RELAXED);
@@ -139,24 +179,14 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
     pack_panel(*w, panel, from, dtype);
   });
   if (broken) {
-    const int64_t at = first_not_finite(from, dtype, out * in);
-    weight_memory_free(ctx.weight_block, block);
-    free(w);
-    return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
-                   static_cast<long long>(in), static_cast<long long>(at / in), static_cast<long long>(at % in));
+    weight_free(context, w);
+    return not_finite(from, dtype, out, in);
   }
-  host_count(context, bytes);
   *weight = w;
   return 0;
 }
 
-int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
-  CpuWeight *w = static_cast<CpuWeight *>(weight);
-  host_count(context, -w->bytes);
-  weight_memory_free(sb_cpu(context).weight_block, w->block);
-  free(w);
-  return 0;
-}
+#include "nf4.cpp"
 
 /* ---- reading and writing ------------------------------------------------------------------------------------ */
 
@@ -175,6 +205,7 @@ int32_t weight_write_rows(sb_context *context, sb_weight *weight, const int32_t 
                           const void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
   if (check_indices("sb_weight_write_rows", "rows", rows, n, w.out)) return 1;
+  if (w.dtype == SB_NF4) return nf4_write_rows(context, *static_cast<CpuWeight *>(weight), rows, n, values);
   parallel(sb_cpu(context), n, [&](int64_t i, int32_t) {
     const float *from = static_cast<const float *>(values) + i * w.in;
     for (int64_t column = 0; column < w.in; column++) write_element(w, rows[i], column, from[column]);
@@ -198,6 +229,7 @@ int32_t weight_write_columns(sb_context *context, sb_weight *weight, const int32
                              const void *values) noexcept {
   const CpuWeight &w = cpu_weight(weight);
   if (check_indices("sb_weight_write_columns", "columns", columns, n, w.in)) return 1;
+  if (w.dtype == SB_NF4) return nf4_write_columns(context, *static_cast<CpuWeight *>(weight), columns, n, values);
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
     const int64_t last = product_min(w.out, (panel + 1) * kPanel);
     for (int64_t row = panel * kPanel; row < last; row++)
@@ -218,6 +250,7 @@ int32_t weight_row_squares(sb_context *context, const sb_weight *weight, void *s
       const int64_t last = product_min(first + kStrip, w.in);
       const float *values = strip;
       if (w.dtype == SB_F32) values = reinterpret_cast<const float *>(panel_of(w, panel)) + first * kPanel;
+      else if (w.dtype == SB_NF4) nf4_expand(w, panel, first, last, strip);
       else expand_panel(w, panel_of(w, panel), first, last, strip);
       for (int64_t column = 0; column < last - first; column++)
         for (int64_t i = 0; i < kPanel; i++) {

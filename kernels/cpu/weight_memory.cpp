@@ -33,9 +33,10 @@ WeightBlock *create_block(int64_t bytes) {
 
 unsigned char *weight_memory(WeightBlock *&current, int64_t bytes, WeightBlock **block) noexcept {
   const int64_t rounded = (bytes + 63) / 64 * 64;
-  if (!current || current->used + rounded > current->bytes) {
+  if (SB_EXACT_MEMORY || !current || current->used + rounded > current->bytes) {
     const int64_t pages = (rounded + kHugePage - 1) / kHugePage;
-    WeightBlock *fresh = create_block(pages * kHugePage > kBlockBytes ? pages * kHugePage : kBlockBytes);
+    const int64_t shared = pages * kHugePage > kBlockBytes ? pages * kHugePage : kBlockBytes;
+    WeightBlock *fresh = create_block(SB_EXACT_MEMORY ? bytes : shared);
     if (!fresh) return nullptr;
     current = fresh;
   }

@@ -1,6 +1,7 @@
 #include "indices.h"
 
 #include "../backend.h"
+#include <cstdlib>
 
 int32_t check_indices(const char *function, const char *name, const int32_t *values, int64_t n, int64_t end) {
   for (int64_t i = 0; i < n; i++)
@@ -8,6 +9,18 @@ int32_t check_indices(const char *function, const char *name, const int32_t *val
       return sb_fail("%s: %s[%lld] is %d; expected at least 0 and below %lld", function, name,
                      static_cast<long long>(i), values[i], static_cast<long long>(end));
   return 0;
+}
+
+int32_t check_distinct(const char *function, const char *name, const int32_t *values, int64_t n, int64_t end) {
+  if (check_indices(function, name, values, n, end)) return 1;
+  bool *seen = static_cast<bool *>(calloc(end, sizeof *seen));
+  if (!seen) return sb_fail("%s: %lld bytes could not be allocated", function, static_cast<long long>(end));
+  int64_t i = 0;
+  while (i < n && !seen[values[i]]) seen[values[i++]] = true;
+  free(seen);
+  if (i == n) return 0;
+  return sb_fail("%s: %s[%lld] is %d, which stands before it already; expected distinct ones", function, name,
+                 static_cast<long long>(i), values[i]);
 }
 
 int32_t check_not_negative(const char *function, const char *name, const int32_t *values, int64_t n) {

@@ -8,6 +8,8 @@
 
 /* values[n], each in [0, end). */
 int32_t check_indices(const char *function, const char *name, const int32_t *values, int64_t n, int64_t end);
+/* The same, and none twice. */
+int32_t check_distinct(const char *function, const char *name, const int32_t *values, int64_t n, int64_t end);
 /* values[n], none negative: rows of a matrix whose height the op is not told. */
 int32_t check_not_negative(const char *function, const char *name, const int32_t *values, int64_t n);
 /* offsets[B+1] of packed sequences: from 0 to T without gaps, none longer than `longest`. */

@@ -12,6 +12,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -75,9 +76,26 @@ inline double plus_kept(double value, double beta, const void *tensor, int32_t d
 struct Weight : sb_weight {
   std::vector<real> wide;       /* [out,in] when held as SB_F32 */
   std::vector<uint16_t> narrow; /* [out,in] when held as SB_F16 or SB_BF16 */
+
+  /* When held as SB_NF4 (nf4.cpp): codes and scales as in files, the type the products of both are rounded to, and the
+   * columns or rows of a merge, in bf16. */
+  std::vector<uint8_t> codes;
+  std::vector<float> absmax;
+  int32_t rounding;
+  std::map<int64_t, std::vector<uint16_t>> columns, rows;
 };
 
 double load_weight(const sb_weight *weight, int64_t row, int64_t column);
+
+/* Element i of host data that may lie at any address; SB_F32 is float here, also in the double build. */
+double load_host(const void *data, int32_t dtype, int64_t i);
+/* Fails at the first NaN or infinity of host data[out,in]. */
+int32_t check_finite(const void *data, int32_t dtype, int64_t out, int64_t in);
+
+double load_nf4(const Weight &w, int64_t row, int64_t column);
+int64_t nf4_bytes(const Weight &w);
+int32_t nf4_write_rows(sb_context *ctx, Weight &w, const int32_t *rows, int64_t n, const void *values);
+int32_t nf4_write_columns(sb_context *ctx, Weight &w, const int32_t *columns, int64_t n, const void *values);
 
 /* ---- random bits (random.cpp) ------------------------------------------------------------------------------- */
 

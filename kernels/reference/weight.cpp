@@ -23,8 +23,7 @@ uint16_t f16_bits(double value) {
   return static_cast<uint16_t>(sign + ((exponent + 13) << 10) + static_cast<int>(steps));
 }
 
-/* Element i of data that may lie at any address; SB_F32 is float here, also in the double build. */
-static double load_host(const void *data, int32_t dtype, int64_t i) {
+double load_host(const void *data, int32_t dtype, int64_t i) {
   const char *bytes = static_cast<const char *>(data);
   if (dtype == SB_F32) {
     float value;
@@ -36,8 +35,17 @@ static double load_host(const void *data, int32_t dtype, int64_t i) {
   return dtype == SB_F16 ? f16_value(bits) : bf16_value(bits);
 }
 
+int32_t check_finite(const void *data, int32_t dtype, int64_t out, int64_t in) {
+  for (int64_t i = 0; i < out * in; i++)
+    if (!std::isfinite(load_host(data, dtype, i)))
+      return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
+                     static_cast<long long>(in), static_cast<long long>(i / in), static_cast<long long>(i % in));
+  return 0;
+}
+
 double load_weight(const sb_weight *weight, int64_t row, int64_t column) {
   const Weight &w = *static_cast<const Weight *>(weight);
+  if (w.dtype == SB_NF4) return load_nf4(w, row, column);
   const size_t i = static_cast<size_t>(row * w.in + column);
   if (w.dtype == SB_F32) return w.wide[i];
   return w.dtype == SB_F16 ? f16_value(w.narrow[i]) : bf16_value(w.narrow[i]);
@@ -51,16 +59,14 @@ static void store_weight(sb_weight *weight, int64_t row, int64_t column, double 
 }
 
 static int64_t bytes_of(const Weight &w) {
+  if (w.dtype == SB_NF4) return nf4_bytes(w);
   return w.out * w.in * static_cast<int64_t>(w.dtype == SB_F32 ? sizeof(real) : sizeof(uint16_t));
 }
 
 /* data[out,in] on the host. */
 int32_t weight_create(sb_context *ctx, const void *data, int32_t dtype, int64_t out, int64_t in, int32_t compute,
                       sb_weight **weight) {
-  for (int64_t i = 0; i < out * in; i++)
-    if (!std::isfinite(load_host(data, dtype, i)))
-      return sb_fail("weight [%lld,%lld]: NaN or infinity in row %lld, column %lld", static_cast<long long>(out),
-                     static_cast<long long>(in), static_cast<long long>(i / in), static_cast<long long>(i % in));
+  if (check_finite(data, dtype, out, in)) return 1;
   Weight made{};
   made.out = out;
   made.in = in;
@@ -94,8 +100,9 @@ int32_t weight_read_rows(sb_context *, const sb_weight *weight, const int32_t *r
 }
 
 /* W[rows[n],:] = values[n,in] */
-int32_t weight_write_rows(sb_context *, sb_weight *weight, const int32_t *rows, int64_t n, const void *values) {
+int32_t weight_write_rows(sb_context *ctx, sb_weight *weight, const int32_t *rows, int64_t n, const void *values) {
   if (check_indices("sb_weight_write_rows", "rows", rows, n, weight->out)) return 1;
+  if (weight->dtype == SB_NF4) return nf4_write_rows(ctx, *static_cast<Weight *>(weight), rows, n, values);
   for (int64_t i = 0; i < n; i++)
     for (int64_t column = 0; column < weight->in; column++)
       store_weight(weight, rows[i], column, load(values, SB_F32, i * weight->in + column));
@@ -111,8 +118,10 @@ int32_t weight_read_columns(sb_context *, const sb_weight *weight, const int32_t
 }
 
 /* W[:,columns[n]] = values[out,n] */
-int32_t weight_write_columns(sb_context *, sb_weight *weight, const int32_t *columns, int64_t n, const void *values) {
+int32_t weight_write_columns(sb_context *ctx, sb_weight *weight, const int32_t *columns, int64_t n,
+                             const void *values) {
   if (check_indices("sb_weight_write_columns", "columns", columns, n, weight->in)) return 1;
+  if (weight->dtype == SB_NF4) return nf4_write_columns(ctx, *static_cast<Weight *>(weight), columns, n, values);
   for (int64_t row = 0; row < weight->out; row++)
     for (int64_t i = 0; i < n; i++) store_weight(weight, row, columns[i], load(values, SB_F32, row * n + i));
   return 0;

@@ -29,7 +29,9 @@ describe("what is measured", () => {
   });
 
   test("nothing and something else are refused with the list", () => {
-    expect(refused()).toContain("expected one of gemm, step, memory, decode, evaluate, start, all, profile");
+    expect(refused()).toContain(
+      "expected one of gemm, step, memory, decode, evaluate, start, swap, all, profile",
+    );
     expect(refused("gem")).toContain('"gem" is no benchmark');
   });
 

@@ -6,7 +6,7 @@ import { InputError } from "../../src/errors.ts";
 import { COMPUTE_TYPES, choiceFlag, listFlag, wholeFlag } from "../arguments.ts";
 import { type ShapeName, shapeNames } from "./shapes.ts";
 
-export const benchmarkNames = ["gemm", "step", "memory", "decode", "evaluate", "start"] as const;
+export const benchmarkNames = ["gemm", "step", "memory", "decode", "evaluate", "start", "swap"] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 /** How PyTorch is started: as it comes, with its allocator kept from giving memory back, and with MKL's check of the vendor answered. */

@@ -1,6 +1,6 @@
 /** Folders of other tools: the official SBoRA repositories' (testdata of src/formats), and how a folder is found. */
 import { describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readAdapter } from "./folder.ts";
@@ -70,6 +70,21 @@ describe("the 4-bit repository", () => {
       rmSync(root, { recursive: true });
     }
   });
+});
+
+test("a whole model, as full fine-tuning writes one, is told from an adapter", () => {
+  const root = mkdtempSync(join(tmpdir(), "sbora-folder-"));
+  try {
+    writeFileSync(join(root, "config.json"), "{}");
+    // what training keeps beside it
+    mkdirSync(join(root, "last"));
+    expect(() => readAdapter(root)).toThrow(
+      /: this is a whole model .* give it as --model, without an adapter/,
+    );
+    expect(() => readAdapter(join(root, "last"))).toThrow("there is no adapter_config.json");
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });
 
 test("values are read when they are asked for, not held", () => {

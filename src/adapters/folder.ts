@@ -56,6 +56,7 @@ export interface StoredFactor {
 /** @throws InputError naming file, tensor, value and what was expected */
 export function readAdapter(path: string): AdapterFolder {
   const dir = adapterFolderIn(path);
+  refuseWholeModel(dir);
   const config = readPeftConfig(dir);
   const metadata = readMetadata(dir);
   const { file, tensors } = openTensors(dir);
@@ -107,6 +108,15 @@ function adapterFolderIn(path: string): string {
     }
   }
   return path;
+}
+
+/** Full fine-tuning writes a model where the other methods write an adapter (settled 3). */
+function refuseWholeModel(dir: string): void {
+  if (existsSync(join(dir, PEFT_CONFIG_FILE)) || !existsSync(join(dir, "config.json"))) return;
+  throw new InputError(
+    `${dir}: this is a whole model (config.json, no ${PEFT_CONFIG_FILE}), as --method full writes it, and no adapter; ` +
+      `give it as --model, without an adapter.`,
+  );
 }
 
 function foldersIn(dir: string): string[] {

@@ -123,6 +123,9 @@ function refuseOtherModels(fields: FieldReader): void {
   fields.expect("mlp_bias", [false]);
   const quantization = fields.object("quantization_config");
   quantization?.expect("quant_method", ["bitsandbytes"]);
+  quantization?.expect("load_in_8bit", [false]);
+  quantization?.expect("bnb_4bit_quant_type", ["nf4"]);
+  quantization?.expect("bnb_4bit_quant_storage", ["uint8"]);
 }
 
 function parseDtype(fields: FieldReader): LlamaConfig["torchDtype"] {
@@ -252,6 +255,7 @@ export function writeHfConfig(dir: string, config: LlamaConfig): void {
 /** JSON text in which real numbers keep their point: transformers refuses `8` where it wants the float 8.0. */
 export function hfConfigText(json: JsonObject): string {
   const text = JSON.stringify(json, null, 2);
-  const real = /"(attention_dropout|factor|high_freq_factor|low_freq_factor|rope_theta)": (\d+)(?=[,\n])/g;
+  const real =
+    /"(attention_dropout|factor|high_freq_factor|llm_int8_threshold|low_freq_factor|rope_theta)": (\d+)(?=[,\n])/g;
   return `${text.replace(real, '"$1": $2.0')}\n`;
 }

@@ -1,15 +1,22 @@
 /** The README.md of a merged model: what it is made of, and what the merge was proved to be. */
 import type { MergeReport } from "./merge.ts";
 
+const FOUR_BIT = `Codes and scales are the base's, untouched, in bitsandbytes' layout; the columns (\`.sbora_columns\`) or rows (\`.sbora_rows\`) that
+the adapter changes stand beside them in bf16 (\`.sbora_values\`) and replace the dequantized ones. Readers that do not know them load the base
+without the adapter. \`bun run scripts/unmerge.ts --model THIS --out DIR\` takes them out again.`;
+
 export function modelCard(name: string, report: MergeReport, keptOriginals: boolean): string {
   const { base, adapters, dtype, verification } = report;
   const rows = adapters.map(
     ({ name, method, rank, weight, sha256 }) =>
       `| ${name} | ${method} | ${rank} | ${weight} | \`${sha256.slice(0, 16)}\` |`,
   );
-  const kept = keptOriginals
-    ? "`originals.safetensors` holds what the merge overwrote: `bun run scripts/unmerge.ts --model THIS --out DIR` gives the base back bit by bit."
-    : "The base's weights were not kept: take the base itself to go back.";
+  const kept =
+    dtype === "nf4"
+      ? FOUR_BIT
+      : keptOriginals
+        ? "`originals.safetensors` holds what the merge overwrote: `bun run scripts/unmerge.ts --model THIS --out DIR` gives the base back bit by bit."
+        : "The base's weights were not kept: take the base itself to go back.";
   return `---
 base_model: ${JSON.stringify(base.name)}
 library_name: transformers
@@ -19,7 +26,7 @@ tags: [merged, ${[...new Set(adapters.map(({ method }) => method))].join(", ")}]
 
 # ${name}
 
-\`${base.name}\` (fingerprint \`${base.fingerprint.slice(0, 16)}\`) with ${adapters.length === 1 ? "an adapter" : `${adapters.length} adapters`} merged into its weights by sbora. It is a plain
+\`${base.name}\`${base.quantize ? `, quantized to ${base.quantize},` : ""} (fingerprint \`${base.fingerprint.slice(0, 16)}\`) with ${adapters.length === 1 ? "an adapter" : `${adapters.length} adapters`} merged into its weights by sbora. It is a plain
 LLaMA model and loads like its base; tokenizer, chat template and generation settings are the base's.
 
 | adapter | method | rank | weight | SHA-256 |

@@ -5,7 +5,7 @@ import { methodNamed } from "../adapters/registry.ts";
 import { loadAdapterValues } from "../adapters/storage.ts";
 import { createInferArena, inferRows, logitsOf } from "../model/infer.ts";
 import { createKvPool, emptySequence, freeKvPool, pagesFor } from "../model/kv-cache.ts";
-import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
+import { freeLlama, type Llama, type LoadOptions, loadLlama } from "../model/model.ts";
 import { planMerge } from "../model/planning.ts";
 import {
   type AdapterOptions,
@@ -52,10 +52,13 @@ export async function compareLogits(
   const afterMerge = withModel(device, merged, load, (model) => logitsFor(model, prompts));
   // Between two models the memory of the first is free again.
   await Bun.sleep(0);
-  const [before, live] = withModel(device, base.dir, load, (model) => [
-    logitsFor(model, prompts),
-    withLive(model, base, sources, () => logitsFor(model, prompts)),
-  ]);
+  const { quantize } = base;
+  const [before, live] = withModel(
+    device,
+    base.dir,
+    { ...load, ...(quantize ? { quantize } : {}) },
+    (model) => [logitsFor(model, prompts), withLive(model, base, sources, () => logitsFor(model, prompts))],
+  );
   const largest = live!.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return {
     positions: prompts.reduce((sum, prompt) => sum + prompt.length, 0),
@@ -78,12 +81,7 @@ function fixedPrompts({ dir, config }: Base): number[][] {
   );
 }
 
-function withModel<T>(
-  device: Device,
-  dir: string,
-  load: { compute: "f32"; positions: number },
-  use: (model: Llama) => T,
-): T {
+function withModel<T>(device: Device, dir: string, load: LoadOptions, use: (model: Llama) => T): T {
   const model = loadLlama(device, dir, load);
   try {
     return use(model);

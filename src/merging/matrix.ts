@@ -31,13 +31,24 @@ export function mergeMatrix(
   dtype: FloatDtype,
   scratch: Arena,
 ): MergedMatrix {
-  const before = readAsF32(base);
-  const [out, width] = base.shape as [number, number];
-  const name = `${base.file}: tensor ${base.name}`;
+  const shape = base.shape as [number, number];
+  return mergeValues(device, base.name, readAsF32(base), shape, parts, dtype, scratch);
+}
+
+/** The same of values [out,in]. */
+export function mergeValues(
+  device: Device,
+  name: string,
+  before: Float32Array,
+  [out, width]: readonly [number, number],
+  parts: readonly Part[],
+  dtype: FloatDtype,
+  scratch: Arena,
+): MergedMatrix {
   const weight = createWeight(device, { name, data: before, dtype: "f32", out, in: width, compute: "f32" });
   try {
     for (const part of parts) addPart(device, weight, part, scratch);
-    return readBack(device, weight, before, dtype, base.name);
+    return readBack(device, weight, before, dtype, name);
   } finally {
     freeWeight(device, weight);
   }

@@ -1,12 +1,18 @@
 /** Merging and taking it back: every method, every stored type, several adapters, shards, and what is refused. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readWholeWeight } from "../adapters/full.ts";
 import { loadAdapterValues, readAdapter } from "../adapters/storage.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
 import { type FloatDtype, narrow, widen } from "../formats/half.ts";
-import { openModelTensors, readTensorAsF32, readTensorBytes } from "../formats/safetensors.ts";
+import {
+  openModelTensors,
+  readSafetensorsHeader,
+  readTensorAsF32,
+  readTensorBytes,
+  writeSafetensors,
+} from "../formats/safetensors.ts";
 import { writeModelTensors } from "../formats/safetensors-model-write.ts";
 import { adapterOptionsOf } from "../model/load-adapter.ts";
 import { freeLlama } from "../model/model.ts";
@@ -16,7 +22,7 @@ import { allocatedBytes } from "../native/device.ts";
 import { createTensor, freeTensor, readF32 } from "../native/tensor.ts";
 import { BYTE_LEVEL } from "../text/testing.ts";
 import { intoNewFolder, type MergeReport, RECORD_FILE } from "./merge.ts";
-import { loadSources, openBase } from "./sources.ts";
+import { loadSources, openBase, type Part, partsByTensor } from "./sources.ts";
 import {
   BASE,
   baseIn,
@@ -30,8 +36,11 @@ import {
   sets,
   temporaryRoot,
 } from "./testing.ts";
+import { touchedBy } from "./touched.ts";
 import { unmergeModel } from "./unmerge.ts";
 import { verifyMerge } from "./verify.ts";
+
+setDefaultTimeout(60_000);
 
 const folders = temporaryRoot();
 const { root, next, remove } = folders;
@@ -243,6 +252,43 @@ describe("refused, and nothing is left", () => {
     expect(existsSync(join(out, "model.safetensors"))).toBe(true);
   });
 
+  test("one matrix whose updates all vanish in rounding, though the others keep theirs", async () => {
+    const adapter = saveDisturbed(rig, optionsOf("sbora-fa"), next(), 0.05, bf16);
+    const module = "layers.1.mlp.up_proj";
+    const file = join(adapter, "adapter_model.safetensors");
+    const factors = [...readSafetensorsHeader(file).tensors.values()].map((entry) => {
+      const own = entry.name.includes(`${module}.lora_B`);
+      const bytes = own
+        ? narrow(
+            "F32",
+            readTensorAsF32(entry).map((v) => v * 1e-9),
+          )
+        : readTensorBytes(entry);
+      return { name: entry.name, dtype: entry.dtype, shape: entry.shape, bytes: () => bytes };
+    });
+    writeSafetensors(file, factors, { format: "pt" });
+    const message = await refused([adapter], { modelDir: bf16 });
+    expect(message).toContain(`no weight of ${module} changed`);
+    expect(message).toContain("--dtype f32");
+    const { report } = await merge([adapter], { modelDir: bf16, dtype: "F32" });
+    expect(report.verification!.changed[`model.${module}.weight`]).toBeGreaterThan(0);
+  });
+
+  test("a matrix that the adapter leaves alone is named, not refused", async () => {
+    const adapter = saveDisturbed(rig, optionsOf("lora"), next());
+    const file = join(adapter, "adapter_model.safetensors");
+    const factors = [...readSafetensorsHeader(file).tensors.values()].map((entry) => {
+      const own = entry.name.includes("layers.0.self_attn.k_proj.lora_B");
+      const bytes = own ? new Uint8Array(entry.end - entry.start) : readTensorBytes(entry);
+      return { name: entry.name, dtype: entry.dtype, shape: entry.shape, bytes: () => bytes };
+    });
+    writeSafetensors(file, factors, { format: "pt" });
+    const notes: string[] = [];
+    const { report } = await merge([adapter], { onNote: (note) => notes.push(note) });
+    expect(report.verification!.idle).toEqual(["model.layers.0.self_attn.k_proj.weight"]);
+    expect(notes.join()).toContain("does nothing in layers.0.self_attn.k_proj");
+  });
+
   test("updates that all vanish in rounding", async () => {
     const adapter = saveDisturbed(rig, optionsOf("sbora-fa"), next(), 1e-9, bf16);
     expect(await refused([adapter], { modelDir: bf16 })).toContain("no weight changed");
@@ -307,7 +353,41 @@ describe("refused, and nothing is left", () => {
     const inside = await proveAfter(q, (values) => {
       for (let row = 0; row < 48; row++) values[row * 48 + index[0]!]! += 0.5;
     });
-    expect(inside).toContain("logits of the merged model differ");
+    expect(inside).toContain(`tensor ${q}: 48 of `);
+    const last = await proveAfter(q, (values) => {
+      const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+      bits[5 * 48 + index[1]!]! += 16;
+    });
+    expect(last).toContain(`tensor ${q}: 1 of ${48 * index.length} weights are not the base's plus`);
+  });
+
+  test("the proof in 16 bits: every row of a column, every sampled row, to the last place", async () => {
+    for (const label of ["sbora-fa", "sbora-fb", "lora", "dora"]) {
+      const adapter = saveGolden(rig, label, next(), bf16);
+      const { out, report } = await merge([adapter], { modelDir: bf16 });
+      const { recomputed, logits } = report.verification!;
+      expect(recomputed).toBeGreaterThan(1000);
+      const base = openBase(bf16);
+      const sources = loadSources(base, [{ dir: adapter, weight: 1 }]);
+      const [[part]] = [...partsByTensor(base, sources).values()] as [[Part]];
+      const name = `model.${part.site.name}.weight`;
+      const { index } = touchedBy(part) as { index?: Int32Array };
+      const row = label === "sbora-fb" ? index![0]! : 0;
+      const column = label === "sbora-fa" ? index![0]! : 0;
+      const dir = next();
+      baseIn(dir, "BF16");
+      const tensors = [...openModelTensors(out).values()].map((entry) => {
+        const bytes = readTensorBytes(entry);
+        // two places off
+        if (entry.name === name) new Uint16Array(bytes.buffer)[row * entry.shape[1]! + column]! += 2;
+        return { name: entry.name, dtype: "BF16" as const, shape: entry.shape, bytes };
+      });
+      writeModelTensors(dir, tensors);
+      const failed = await verifyMerge(rig.device, base, sources, dir).catch((error: Error) => error.message);
+      expect(failed).toContain(`tensor ${name}: 1 of `);
+      // such a weight is nothing that logits would show
+      expect(logits.difference).toBeGreaterThan(1e-3);
+    }
   });
 
   test("unmerging a folder that was changed after the merge", async () => {

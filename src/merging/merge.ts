@@ -16,13 +16,21 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import { writeModelTensors } from "../formats/safetensors-model-write.ts";
+import type { Quantization } from "../model/nf4.ts";
 import { planMerge } from "../model/planning.ts";
 import { widestFeature } from "../model/shapes.ts";
 import { createArena, freeArena } from "../native/arena.ts";
 import { type Device, reserve } from "../native/device.ts";
 import { fileHash } from "../reporting/manifest.ts";
 import { modelCard } from "./card.ts";
-import { mergeMatrix, readAsF32 } from "./matrix.ts";
+import {
+  type FourBit,
+  type FourBitMatrix,
+  fourBitOf,
+  fourBitTensors,
+  writeFourBitConfig,
+} from "./four-bit.ts";
+import { type MergedMatrix, mergeMatrix, readAsF32 } from "./matrix.ts";
 import { isReversible, originalsPath, originalTensors } from "./originals.ts";
 import {
   type AdapterSource,
@@ -35,7 +43,7 @@ import {
   requireSummable,
 } from "./sources.ts";
 import { overlaps, requireDisjoint, touchedBy, touchedElements, union } from "./touched.ts";
-import { roundingWarning, type Verification, verifyMerge } from "./verify.ts";
+import { notesOf, type Verification, verifyMerge } from "./verify.ts";
 
 export const RECORD_FILE = "sbora-merge.json";
 
@@ -46,6 +54,8 @@ export interface MergeOptions {
   readonly out: string;
   /** Stored type of all weights; default: each as the base has it. */
   readonly dtype?: FloatDtype;
+  /** Quantizes the base's linears first. */
+  readonly quantize?: Quantization;
   readonly keepOriginals: boolean;
   readonly allowOverlap: boolean;
   readonly verify: boolean;
@@ -72,7 +82,12 @@ export interface MatrixReport {
 }
 
 export interface MergeReport {
-  readonly base: { readonly name: string; readonly fingerprint: string };
+  readonly base: {
+    readonly name: string;
+    readonly fingerprint: string;
+    /** How its linears were brought into 4 bits first. */
+    readonly quantize?: Quantization;
+  };
   readonly adapters: readonly {
     readonly name: string;
     readonly method: string;
@@ -89,21 +104,24 @@ export interface MergeReport {
 export async function mergeModel(options: MergeOptions): Promise<MergeReport> {
   const { device, out, allowOverlap } = options;
   requireNewFolder(out);
-  const base = openBase(options.modelDir);
+  const base = openBase(options.modelDir, options.quantize);
   const sources = loadSources(base, options.adapters);
   requireSummable(sources);
   if (allowOverlap) for (const sentence of overlaps(sources)) options.onNote?.(`${sentence}; they add up.`);
   else requireDisjoint(sources);
   const parts = partsByTensor(base, sources);
-  if (options.keepOriginals) requireReversible(base, parts, options.dtype);
+  const fourBit = fourBitOf(device, base, sources, parts, options.dtype);
+  if (options.keepOriginals) {
+    if (fourBit) requireLines(fourBit);
+    else requireReversible(base, parts, options.dtype);
+  }
   return intoNewFolder(out, async (dir) => {
-    const written = writeMerged(dir, base, sources, parts, options);
-    if (options.keepOriginals) writeOriginals(dir, base, parts, options.dtype);
+    const written = writeMerged(dir, base, sources, parts, options, fourBit);
+    if (options.keepOriginals && !fourBit) writeOriginals(dir, base, parts, options.dtype);
     options.onVerify?.();
-    const verification = options.verify ? await verifyMerge(device, base, sources, dir) : null;
-    const warning = verification && roundingWarning(verification.logits);
-    if (warning) options.onNote?.(warning);
-    const report = reportOf(base, sources, written, verification, options.dtype);
+    const verification = options.verify ? await verifyMerge(device, base, sources, dir, fourBit) : null;
+    for (const note of verification ? notesOf(verification) : []) options.onNote?.(note);
+    const report = reportOf(base, sources, written, verification, fourBit?.written ?? options.dtype);
     const record = { schemaVersion: 1, ...report };
     writeTextFile(join(dir, RECORD_FILE), `${JSON.stringify(record, null, 2)}\n`);
     writeTextFile(join(dir, "README.md"), modelCard(basename(resolve(out)), report, options.keepOriginals));
@@ -150,6 +168,7 @@ function writeMerged(
   sources: readonly LoadedSource[],
   parts: ReadonlyMap<string, readonly Part[]>,
   options: MergeOptions,
+  fourBit: FourBit | null,
 ): Written[] {
   const { device, dtype, maxShardBytes, onTensor } = options;
   const load = { compute: "f32", positions: 1 } as const;
@@ -164,8 +183,20 @@ function writeMerged(
   const scratch = createArena(device, bytes);
   const written: Written[] = [];
   let done = 0;
-  const tensors = [...base.tensors.values()].map((entry): TensorToWrite => {
+  const record = (
+    { name, out, in: width }: Pick<FourBitMatrix, "name" | "out" | "in">,
+    own: readonly Part[],
+    { updates, lost }: Pick<MergedMatrix, "updates" | "lost">,
+  ): void => {
+    const touched = touchedElements(union(own.map(touchedBy)), out, width);
+    written.push({ name, elements: out * width, touched, updates, lost });
+  };
+  const fileOf = new Map<string, string>();
+  const tensors = [...base.tensors.values()].flatMap((entry): TensorToWrite[] => {
     const own = parts.get(entry.name);
+    const codes = fourBit && fourBitTensors(fourBit, entry.name, own, { device, scratch, onMerged: record });
+    for (const { name } of codes ?? [entry]) fileOf.set(name, entry.file);
+    if (codes) return codes;
     const stored = dtype && isFloatDtype(entry.dtype) ? dtype : entry.dtype;
     const write = (): Uint8Array => {
       onTensor?.(done++, base.tensors.size);
@@ -173,27 +204,27 @@ function writeMerged(
         return stored === entry.dtype
           ? readTensorBytes(entry)
           : narrow(stored as FloatDtype, readAsF32(entry));
-      const { bytes, updates, lost } = mergeMatrix(device, entry, own, stored as FloatDtype, scratch);
+      const merged = mergeMatrix(device, entry, own, stored as FloatDtype, scratch);
       const [out, width] = entry.shape as [number, number];
-      const touched = touchedElements(union(own.map(touchedBy)), out, width);
-      written.push({ name: entry.name, elements: out * width, touched, updates, lost });
-      return bytes;
+      record({ name: entry.name, out, in: width }, own, merged);
+      return merged.bytes;
     };
-    return { name: entry.name, dtype: stored, shape: entry.shape, bytes: write };
+    return [{ name: entry.name, dtype: stored, shape: entry.shape, bytes: write }];
   });
   try {
-    const groups = shardsOf(base.tensors.values());
+    const groups = shardsOf(tensors.map(({ name }) => ({ name, file: fileOf.get(name)! })));
     writeModelTensors(dir, tensors, { groups, ...(maxShardBytes ? { maxShardBytes } : {}) });
   } finally {
     freeArena(scratch);
   }
   copyCompanions(base.dir, dir);
-  copyConfig(base.dir, dir, dtype);
+  if (fourBit) writeFourBitConfig(fourBit, base, dir);
+  else copyConfig(base.dir, dir, dtype);
   return written.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
 }
 
 /** Tensor names by the file they lie in. */
-export function shardsOf(tensors: Iterable<TensorEntry>): Map<string, string[]> {
+export function shardsOf(tensors: Iterable<Pick<TensorEntry, "file" | "name">>): Map<string, string[]> {
   const groups = new Map<string, string[]>();
   for (const { file, name } of tensors) {
     const group = groups.get(file);
@@ -201,6 +232,14 @@ export function shardsOf(tensors: Iterable<TensorEntry>): Map<string, string[]> 
     else groups.set(file, [name]);
   }
   return groups;
+}
+
+/** @throws InputError unless codes are kept, beside which the merge can be taken out again without originals */
+function requireLines({ written }: FourBit): void {
+  if (written === "nf4") return;
+  throw new InputError(
+    "--keep-originals: the base's weights are 4-bit and the merged model's are not, so every one of them is new; keep the base's folder.",
+  );
 }
 
 function requireReversible(
@@ -244,11 +283,14 @@ function reportOf(
   sources: readonly LoadedSource[],
   written: readonly Written[],
   verification: Verification | null,
-  dtype: FloatDtype | undefined,
+  dtype: string | undefined,
 ): MergeReport {
   const types = new Set([...base.tensors.values()].map((entry) => entry.dtype));
   return {
-    base: { name: base.config.nameOrPath, fingerprint: base.fingerprint },
+    base: {
+      ...{ name: base.config.nameOrPath, fingerprint: base.fingerprint },
+      ...(base.quantize ? { quantize: base.quantize } : {}),
+    },
     adapters: sources.map(({ dir, weight, folder, options }) => ({
       name: basename(resolve(dir)),
       method: options.method.name,

@@ -25,10 +25,16 @@ export function originalTensors(entry: TensorEntry, touched: Touched): TensorToW
   ];
 }
 
-/** Bytes of the touched columns or rows, in ascending order. */
-function gather(entry: TensorEntry, { kind, index }: TouchedLines): Uint8Array {
-  const all = readTensorBytes(entry);
-  const [out, width] = entry.shape as [number, number];
+function gather(entry: TensorEntry, lines: TouchedLines): Uint8Array {
+  return gatherLines(readTensorBytes(entry), lines, entry.shape as [number, number]);
+}
+
+/** Bytes of the touched columns or rows of a whole matrix, in ascending order. */
+export function gatherLines(
+  all: Uint8Array,
+  { kind, index }: TouchedLines,
+  [out, width]: readonly [number, number],
+): Uint8Array {
   const size = all.length / (out * width);
   const taken = new Uint8Array(index.length * (kind === "columns" ? out : width) * size);
   forEachPiece(kind, index, out, width, (at, from, length) => {

@@ -6,6 +6,7 @@ import { fingerprintModel } from "../formats/fingerprint.ts";
 import { type LlamaConfig, readLlamaConfig } from "../formats/hf-config.ts";
 import { openModelTensors, type TensorEntry } from "../formats/safetensors.ts";
 import { adapterOptionsOf } from "../model/load-adapter.ts";
+import type { Quantization } from "../model/nf4.ts";
 import { type AdapterOptions, adapterSites } from "../model/trainables.ts";
 
 export interface AdapterSource {
@@ -31,11 +32,14 @@ export interface Base {
   readonly config: LlamaConfig;
   readonly fingerprint: string;
   readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** The base is what its linears are in 4 bits. */
+  readonly quantize?: Quantization;
 }
 
-export function openBase(dir: string): Base {
+export function openBase(dir: string, quantize?: Quantization): Base {
   const config = readLlamaConfig(dir);
-  return { dir, config, fingerprint: fingerprintModel(dir), tensors: openModelTensors(dir) };
+  const base = { dir, config, fingerprint: fingerprintModel(dir), tensors: openModelTensors(dir) };
+  return quantize ? { ...base, quantize } : base;
 }
 
 /** @throws InputError where an adapter belongs to another base, or does not fit this one */

@@ -34,6 +34,19 @@ export function touchedElements(touched: Touched, out: number, width: number): n
   return touched.index.length * (touched.kind === "columns" ? out : width);
 }
 
+/** Whether an element is reached, of a matrix with these sides; null: none is. */
+export function reachOf(
+  touched: Touched | null,
+  rows: number,
+  width: number,
+): (row: number, column: number) => boolean {
+  if (touched === null) return () => false;
+  if (touched.kind === "all") return () => true;
+  const mask = new Uint8Array(touched.kind === "columns" ? width : rows);
+  for (const i of touched.index) mask[i] = 1;
+  return touched.kind === "columns" ? (_, column) => mask[column] === 1 : (row) => mask[row] === 1;
+}
+
 /** What two adapters change both, in words; null when their weights are disjoint. */
 export function overlap(a: Touched, b: Touched): string | null {
   if (a.kind === "all" || b.kind === "all") return "every weight";

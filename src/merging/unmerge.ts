@@ -2,10 +2,12 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InputError, Problems } from "../errors.ts";
-import { writeTextFile } from "../formats/files.ts";
+import { readJsonObject, writeTextFile } from "../formats/files.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
 import { isFloatDtype, narrow } from "../formats/half.ts";
-import { copyCompanions } from "../formats/model-folder.ts";
+import { fieldReader } from "../formats/hf-fields.ts";
+import { copyCompanions, copyConfig } from "../formats/model-folder.ts";
+import { isNf4Line } from "../formats/nf4.ts";
 import {
   openModelTensors,
   readSafetensorsHeader,
@@ -17,7 +19,7 @@ import {
 } from "../formats/safetensors.ts";
 import { writeModelTensors } from "../formats/safetensors-model-write.ts";
 import { readAsF32 } from "./matrix.ts";
-import { intoNewFolder, requireNewFolder, shardsOf } from "./merge.ts";
+import { intoNewFolder, RECORD_FILE, requireNewFolder, shardsOf } from "./merge.ts";
 import { originalsPath, scatter } from "./originals.ts";
 
 export interface UnmergeOptions {
@@ -28,10 +30,13 @@ export interface UnmergeOptions {
 }
 
 /** @returns the base's fingerprint, which is that of `out` too. @throws InputError otherwise; `out` does not exist then */
-export async function unmergeModel({ modelDir, out, onTensor }: UnmergeOptions): Promise<string> {
+export async function unmergeModel(options: UnmergeOptions): Promise<string> {
+  const { modelDir, out, onTensor } = options;
   requireNewFolder(out);
   const path = originalsPath(modelDir);
   if (!existsSync(path)) {
+    const tensors = openModelTensors(modelDir);
+    if ([...tensors.keys()].some(isNf4Line)) return withoutLines(tensors, options);
     throw new InputError(
       `${modelDir}: there is no originals.safetensors in it, so the base cannot be restored; merge with --keep-originals next time, ` +
         `and take the base itself for now.`,
@@ -59,6 +64,37 @@ export async function unmergeModel({ modelDir, out, onTensor }: UnmergeOptions):
     throw new InputError(
       `${modelDir}: what was restored has the fingerprint ${fingerprint.slice(0, 16)}, the base had ${base.slice(0, 16)}; the folder ` +
         `was changed after the merge. Nothing was kept.`,
+    );
+  });
+}
+
+/** A 4-bit merge left the codes alone: without the lines beside them the folder is its base. */
+async function withoutLines(
+  tensors: ReadonlyMap<string, TensorEntry>,
+  { modelDir, out, onTensor }: UnmergeOptions,
+): Promise<string> {
+  const kept = [...tensors.values()].filter(({ name }) => !isNf4Line(name));
+  return intoNewFolder(out, async (dir) => {
+    const restored = kept.map(({ name, dtype, shape }, i): TensorToWrite => {
+      const bytes = (): Uint8Array => {
+        onTensor?.(i, kept.length);
+        return readTensorBytes(tensors.get(name)!);
+      };
+      return { name, dtype, shape, bytes };
+    });
+    writeModelTensors(dir, restored, { groups: shardsOf(kept) });
+    copyCompanions(modelDir, dir);
+    copyConfig(modelDir, dir, undefined);
+    const fingerprint = fingerprintModel(dir);
+    const record = join(modelDir, RECORD_FILE);
+    const base = existsSync(record)
+      ? fieldReader(readJsonObject(record), new Problems()).object("base")
+      : null;
+    // What --quantize made of the base has no fingerprint to hold it against.
+    if (!base || base.has("quantize") || base.text("fingerprint") === fingerprint) return fingerprint;
+    throw new InputError(
+      `${modelDir}: without its replaced lines it has the fingerprint ${fingerprint.slice(0, 16)}, the base had ${base.text("fingerprint").slice(0, 16)}; ` +
+        `the base was merged into before, or the folder was changed after the merge. Nothing was kept.`,
     );
   });
 }

@@ -2,6 +2,7 @@
 import type { Compute } from "../adapters/adapter.ts";
 import { InputError } from "../errors.ts";
 import { type LlamaConfig, readLlamaConfig } from "../formats/hf-config.ts";
+import { findNf4 } from "../formats/nf4.ts";
 import { openModelTensors, readTensorAsF32, type TensorEntry } from "../formats/safetensors.ts";
 import type { Device } from "../native/device.ts";
 import { mapFile } from "../native/mapping.ts";
@@ -9,6 +10,7 @@ import { type RopeTable, ropeTable } from "../native/ops/index.ts";
 import { createTensor, freeTensor, type Tensor, writeF32 } from "../native/tensor.ts";
 import { createWeight, freeWeight, type Weight } from "../native/weight.ts";
 import type { Linear } from "./linear.ts";
+import { isQuantized, type Quantization, quantizedWeight, storedNf4Weight } from "./nf4.ts";
 import { type LinearName, linearNames, linearShape } from "./shapes.ts";
 
 export interface Layer {
@@ -43,6 +45,8 @@ export interface LoadOptions {
   readonly compute: Compute;
   /** Positions of the rotary table: the longest sequence that will be seen. */
   readonly positions: number;
+  /** Quantizes the blocks' linears while they are loaded; those that are 4-bit in the folder stay as they are. */
+  readonly quantize?: Quantization;
 }
 
 /** Builds the model from any source. */
@@ -85,12 +89,12 @@ export function buildLlama(
 /** Loads a Hugging Face model folder; weights are mapped from the files, never copied through JavaScript. */
 export function loadLlama(device: Device, dir: string, options: LoadOptions): Llama {
   const config = readLlamaConfig(dir);
-  return buildLlama(device, config, folderSource(device, dir), options);
+  return buildLlama(device, config, folderSource(device, dir, options.quantize ?? null), options);
 }
 
 const MATRIX_DTYPES = { F32: "f32", F16: "f16", BF16: "bf16" } as const;
 
-function folderSource(device: Device, dir: string): WeightSource {
+function folderSource(device: Device, dir: string, quantize: Quantization | null): WeightSource {
   const tensors = openModelTensors(dir);
   const entry = (name: string, shape: readonly number[]): TensorEntry => {
     const found = tensors.get(name);
@@ -108,21 +112,23 @@ function folderSource(device: Device, dir: string): WeightSource {
   };
   return {
     matrix(name, out, width, compute) {
+      const packed = isQuantized(name) ? findNf4(tensors, name) : null;
+      if (packed) {
+        return withMapped(packed.codes, (codes) =>
+          storedNf4Weight(device, packed, codes, [out, width], compute),
+        );
+      }
       const tensor = entry(name, [out, width]);
       const dtype = MATRIX_DTYPES[tensor.dtype as keyof typeof MATRIX_DTYPES];
       if (!dtype) {
         throw new InputError(`${tensor.file}: tensor ${name} is ${tensor.dtype}; expected F32, F16 or BF16`);
       }
-      return withMapped(tensor, (data) =>
-        createWeight(device, {
-          name: `${tensor.file}: tensor ${name}`,
-          data,
-          dtype,
-          out,
-          in: width,
-          compute,
-        }),
-      );
+      return withMapped(tensor, (data) => {
+        const made = { name: `${tensor.file}: tensor ${name}`, data, dtype, out, in: width, compute };
+        return quantize && isQuantized(name)
+          ? quantizedWeight(device, made, quantize)
+          : createWeight(device, made);
+      });
     },
     vector(name, size) {
       const values = readTensorAsF32(entry(name, [size]));

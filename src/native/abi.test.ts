@@ -6,8 +6,9 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { allocatedBytes, type Device } from "./device.ts";
-import { type Bench, everyDevice, on } from "./ops/testing.ts";
+import { allocatedBytes, closeDevice, type Device, openDevice } from "./device.ts";
+import { type Bench, everyDevice, lab, on } from "./ops/testing.ts";
+import { createPatch, freePatch, type Patch } from "./patch.ts";
 
 type Value = number | bigint | string | null | Uint8Array | BigInt64Array;
 type Raw = Record<string, (...values: Value[]) => number>;
@@ -32,7 +33,7 @@ const SCALARS: Record<string, number> = {
   ...{ T: 2, H: 4, V: 4, N: 2, K: 1, D: 4, r: 2, M: 2, R: 2, P: 3, B: 1, S: 2, m: 2, n: 4, k: 2 },
   ...{ lda: 4, ldb: 4, ldc: 4, heads: 2, longest: 2, pages: 2, page: 2, max_pages: 2, out: 4, in: 4 },
   ...{ tokens: 2, width: 4, rank: 2, vocabulary: 4, bytes: 64, capacity: 1024, step: 1, threads: 1 },
-  ...{ theta: 10_000, scaling: 2, factor: 8, low_factor: 1, high_factor: 4, original: 8192 },
+  ...{ theta: 10_000, scaling: 2, count: 1, factor: 8, low_factor: 1, high_factor: 4, original: 8192 },
 };
 const OPTIONAL: Record<string, string[]> = {
   sb_open: ["isa"],
@@ -47,9 +48,9 @@ const OPTIONAL: Record<string, string[]> = {
   sb_column_dot: ["divisor"],
 };
 /** Any value is good. */
-const FREE = new Set(["threads", "transpose_a", "transpose_b", "inverse", "key"]);
+const FREE = new Set(["threads", "transpose_a", "transpose_b", "inverse", "by_columns", "key"]);
 /** A valid call makes or ends something; only invalid ones are made here. */
-const LIFETIMES = /^sb_(open|close|map|unmap|alloc|free|weight_create|weight_free)$/;
+const LIFETIMES = /^sb_(open|close|map|unmap|alloc|free|(weight|patch)_(create|free)|weight_create_nf4|weight_drop_replaced)$/;
 
 function dropout(bench: Bench, changes: { p?: number; module?: bigint; record?: null } = {}): Uint8Array {
   const bytes = new Uint8Array(40);
@@ -63,9 +64,15 @@ function dropout(bench: Bench, changes: { p?: number; module?: bigint; record?: 
   return bytes;
 }
 
-function validValue(bench: Bench, { type, name }: Parameter): Value {
+/** `patches`: those that it makes, for the caller to free. */
+function validValue(bench: Bench, { type, name }: Parameter, patches: Patch[]): Value {
   if (type === "sb_context *") return bench.device.context;
-  if (type.includes("sb_weight **") || type.includes("sb_mapping **")) return new BigInt64Array(1);
+  if (/^sb_(weight|patch|mapping) \*\*$/.test(type)) return new BigInt64Array(1);
+  if (type === "sb_patch *const *") {
+    const [weight, index] = [bench.weight(4, 4, new Float64Array(16)), bench.i32([1], [2])];
+    patches.push(createPatch(bench.device, weight, "rows", index, bench.f32([1, 4], [1, 2, 3, 4])));
+    return BigInt64Array.of(BigInt(patches.at(-1)!.handle));
+  }
   if (type.includes("sb_weight *")) return bench.weight(4, 4, new Float64Array(16).fill(0.5)).handle;
   if (type.includes("sb_dropout")) return dropout(bench);
   if (type === "const char *") return name === "isa" ? null : "/nonexistent";
@@ -86,10 +93,15 @@ function call(device: Device, name: string, values: Value[]): string | null {
 
 /** Calls `name` with valid arguments but for `changes`. @returns null, or the error's text */
 function attempt(bench: Bench, name: string, changes: Record<string, Value> = {}): string | null {
+  const patches: Patch[] = [];
   const values = FUNCTIONS.get(name)!.map((parameter) =>
-    parameter.name in changes ? changes[parameter.name]! : validValue(bench, parameter),
+    parameter.name in changes ? changes[parameter.name]! : validValue(bench, parameter, patches),
   );
-  return call(bench.device, name, values);
+  try {
+    return call(bench.device, name, values);
+  } finally {
+    for (const patch of patches) freePatch(bench.device, patch);
+  }
 }
 
 function badValues({ type, name }: Parameter): Value[] {
@@ -100,6 +112,28 @@ function badValues({ type, name }: Parameter): Value[] {
   if (type === "double") return [Number.NaN, Number.POSITIVE_INFINITY];
   return [null];
 }
+
+test.skipIf(lab.cpu.length === 0)("ops that take workspace need none for an empty shape", async () => {
+  const device = await openDevice({ library: "cpu", threads: 2 });
+  on(device, (bench) => {
+    const empty: [string, Record<string, Value>][] = [
+      ["sb_linear_forward", { T: 0 }],
+      ["sb_linear_backward", { T: 0 }],
+      ["sb_matmul", { m: 0 }],
+      ["sb_matmul", { n: 0 }],
+      ["sb_head_loss", { M: 0 }],
+      ["sb_attention_forward", { T: 0, B: 0, longest: 0 }],
+      ["sb_attention_backward", { T: 0, B: 0, longest: 0 }],
+      ["sb_attention_paged", { T: 0 }],
+    ];
+    for (const [name, changes] of empty) {
+      expect([name, attempt(bench, name, changes)]).toEqual([name, null]);
+      expect(attempt(bench, name, { ...changes, ctx: null })).toMatch(/ctx is NULL/);
+      expect(attempt(bench, name)).toMatch(/call sb_reserve/);
+    }
+  });
+  closeDevice(device);
+});
 
 for (const [label, device] of everyDevice()) {
   describe(label, () => {
@@ -134,6 +168,7 @@ for (const [label, device] of everyDevice()) {
         ["sb_zero", { bytes: 0, device: null }],
         ["sb_weight_read_rows", { n: 0, rows: null, values: null }],
         ["sb_weight_write_columns", { n: 0, columns: null, values: null }],
+        ["sb_patch_flip", { count: 0, patches: null }],
         ["sb_linear_forward", { T: 0, x: null, z: null, y: null }],
         ["sb_linear_forward", { r: 0, z: null, u: null }],
         ["sb_linear_backward", { T: 0, dy: null, dz: null, dx: null }],
@@ -187,6 +222,8 @@ for (const [label, device] of everyDevice()) {
           ["sb_weight_write_rows", "rows", [-1, 1, 2, 3], /rows\[0\] is -1/],
           ["sb_weight_read_columns", "columns", [0, 4, 0, 0], /columns\[1\] is 4/],
           ["sb_weight_write_columns", "columns", [-1, 1, 2, 3], /columns\[0\] is -1/],
+          ["sb_patch_create", "index", [0, 4, 1, 2], /index\[1\] is 4/],
+          ["sb_patch_create", "index", [0, 3, 1, 3], /index\[3\] is 3, which stands before it already/],
           ["sb_embedding_forward", "ids", [0, 4], /ids\[1\] is 4/],
           ["sb_embedding_backward", "ids", [-5, 0], /ids\[0\] is -5/],
           ["sb_head_loss", "targets", [0, 4], /targets\[1\] is 4/],
@@ -228,6 +265,7 @@ for (const [label, device] of everyDevice()) {
       on(device, (bench) => {
         const cases: [string, Record<string, number>, RegExp][] = [
           ["sb_weight_read_rows", { n: 5 }, /n is 5; expected 0 to 4/],
+          ["sb_patch_create", { n: 5 }, /n is 5; expected 0 to 4/],
           ["sb_matmul", { lda: 1 }, /lda is 1; expected at least 2, the columns of a/],
           ["sb_matmul", { ldb: 3 }, /ldb is 3; expected at least 4/],
           ["sb_matmul", { ldc: 3 }, /ldc is 3/],
@@ -243,6 +281,10 @@ for (const [label, device] of everyDevice()) {
           ["sb_adamw", { step: 0 }, /step is 0/],
           ["sb_scale_rows", { T: 2 ** 40, n: 2 ** 40 }, /shape \(T, n\) of x, y has more than 2\^56/],
           ["sb_describe", { capacity: 5 }, /capacity is 5\b/],
+          ["sb_reserve", { tokens: 2 ** 28 + 1 }, /tokens is 268435457; expected 0 to 2\^28/],
+          ["sb_reserve", { width: 2 ** 40 }, /width is 1099511627776; expected 0 to 2\^28/],
+          ["sb_reserve", { rank: 2 ** 55 }, /rank is \d+; expected 0 to 2\^28/],
+          ["sb_reserve", { vocabulary: 2 ** 55 }, /vocabulary is \d+; expected 0 to 2\^28/],
         ];
         for (const [name, changes, expected] of cases)
           expect(attempt(bench, name, changes)).toMatch(expected);

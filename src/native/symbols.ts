@@ -29,6 +29,13 @@ export const SIGNATURES = {
   sb_weight_read_columns: "p p pl p",
   sb_weight_write_columns: "p p pl p",
   sb_weight_row_squares: "p p p",
+  sb_nf4_quantize: "p pi ll pp",
+  sb_weight_create_nf4: "p pp ll ii p",
+  sb_weight_drop_replaced: "p p",
+
+  sb_patch_create: "p p i pl p p",
+  sb_patch_free: "p p",
+  sb_patch_flip: "p p l",
 
   sb_linear_forward: "p p pi l pi p l d p d pi",
   sb_linear_backward: "p p pi l p l d p d p",

@@ -19,7 +19,7 @@ const out = new BigInt64Array(1);
 /** `bytes` of zeroed device memory (`sb_alloc`). */
 export function allocate(device: Device, bytes: number): number {
   // An empty tensor still gets an address, so that no op sees NULL for it.
-  const size = Math.max(64, requireCount("allocate: bytes", bytes));
+  const size = Math.max(1, requireCount("allocate: bytes", bytes));
   check(device.symbols, device.symbols.sb_alloc(device.context, size, out));
   return Number(out[0]);
 }

@@ -4,16 +4,20 @@ import { check, type Device, NativeError, requireCount } from "./device.ts";
 import type { Tensor } from "./layout.ts";
 
 export type WeightDtype = "f32" | "f16" | "bf16";
+/** nf4: codes and scales, the values computed where they are used (`nf4.ts`). */
+export type HeldDtype = WeightDtype | "nf4";
 
 export interface Weight {
   readonly handle: number;
   readonly out: number;
   readonly in: number;
   /** Type the values are held in. */
-  readonly dtype: WeightDtype;
+  readonly dtype: HeldDtype;
   /** Type product operands are rounded to. */
   readonly compute: Real;
   readonly name: string;
+  /** nf4: columns or rows were replaced from the start, by its folder. */
+  readonly merged?: boolean;
 }
 
 /** Host memory: a buffer, or an address inside a mapping, where the caller answers for out·in values. */
@@ -28,7 +32,7 @@ export interface WeightSource {
   readonly compute: Real;
 }
 
-const CODES = { f32: 0, f16: 1, bf16: 2 } as const;
+export const CODES = { f32: 0, f16: 1, bf16: 2 } as const;
 const BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 const handleOut = new BigInt64Array(1);
 
@@ -39,15 +43,7 @@ const handleOut = new BigInt64Array(1);
 export function createWeight(device: Device, source: WeightSource): Weight {
   const { name, data, dtype, out, in: width, compute } = source;
   const bytes = requireCount(`${name}: out`, out) * requireCount(`${name}: in`, width) * BYTES[dtype];
-  if (ArrayBuffer.isView(data)) {
-    if (data.byteLength !== bytes) {
-      throw new TypeError(
-        `${name}: ${data.byteLength} bytes of data for ${dtype} [${out},${width}] (${bytes} bytes).`,
-      );
-    }
-    if (bytes === 0) throw new TypeError(`${name}: [${out},${width}] is empty.`);
-  } else requireAddress(name, data.address);
-  const memory = ArrayBuffer.isView(data) ? data : data.address;
+  const memory = hostMemory(name, data, `${dtype} [${out},${width}]`, bytes);
   const { symbols, context } = device;
   const status = symbols.sb_weight_create(
     context,
@@ -63,9 +59,22 @@ export function createWeight(device: Device, source: WeightSource): Weight {
   return { handle: Number(handleOut[0]), out, in: width, dtype: held, compute, name };
 }
 
-function requireAddress(name: string, address: number): void {
-  if (Number.isSafeInteger(address) && address > 0) return;
-  throw new TypeError(`${name}: ${address} is no address.`);
+/** What a call takes for host data, which must hold `bytes` where that can be told; `what` names it. */
+export function hostMemory(
+  name: string,
+  data: WeightData,
+  what: string,
+  bytes: number,
+): number | Exclude<WeightData, { readonly address: number }> {
+  if (!ArrayBuffer.isView(data)) {
+    if (Number.isSafeInteger(data.address) && data.address > 0) return data.address;
+    throw new TypeError(`${name}: ${data.address} is no address.`);
+  }
+  if (data.byteLength !== bytes) {
+    throw new TypeError(`${name}: ${data.byteLength} bytes of data for ${what} (${bytes} bytes).`);
+  }
+  if (bytes === 0) throw new TypeError(`${name}: ${what} is empty.`);
+  return data;
 }
 
 /** The handle for a native call; refuses a weight that was freed. */

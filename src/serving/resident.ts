@@ -1,7 +1,6 @@
 /**
- * An adapter made ready for swapping. Where it changes a few columns or rows (SBoRA), their values before and after the
- * merge are kept, so that a swap only writes; else (LoRA, DoRA, OA, LoRA-FA) the factors are, to be merged into copies
- * of the matrices.
+ * An adapter made ready for swapping. Where it changes a few columns or rows (SBoRA), a patch of each matrix is kept, so
+ * that a swap only flips bits; else (LoRA, DoRA, OA, LoRA-FA) the factors are, to be merged into copies of the matrices.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -19,21 +18,13 @@ import { planMerge } from "../model/planning.ts";
 import { linearNames, linearShape, widestFeature } from "../model/shapes.ts";
 import type { AdapterOptions } from "../model/trainables.ts";
 import { type Arena, createArena, freeArena } from "../native/arena.ts";
-import { reserve } from "../native/device.ts";
-import { bytesOf, copy, createTensor, freeTensor, type Tensor } from "../native/tensor.ts";
-import { readWeightColumns, readWeightRows, writeWeightColumns, writeWeightRows } from "../native/weight.ts";
+import { allocatedBytes, type Device, reserve } from "../native/device.ts";
+import { axpby } from "../native/ops/index.ts";
+import { createPatch, freePatch, type Patch } from "../native/patch.ts";
+import { bytesOf, createTensor, freeTensor } from "../native/tensor.ts";
+import { readWeightColumns, readWeightRows } from "../native/weight.ts";
+import { type Beside, createBeside, freeBeside, takesLines } from "./beside.ts";
 import type { WeightSetInfo } from "./protocol.ts";
-
-/** Columns (FA) or rows (FB) of one matrix, f32: exact, as the matrix holds no wider type. */
-export interface Lines {
-  readonly linear: Linear;
-  readonly along: "columns" | "rows";
-  /** i32 [r] */
-  readonly index: Tensor;
-  /** [out,r] or [r,in] */
-  readonly base: Tensor;
-  readonly merged: Tensor;
-}
 
 export interface Dense {
   readonly linear: Linear;
@@ -42,7 +33,9 @@ export interface Dense {
 
 export interface Resident {
   readonly info: WeightSetInfo;
-  readonly lines: readonly Lines[];
+  readonly patches: readonly Patch[];
+  /** In place of patches where matrices are 4-bit. */
+  readonly beside: readonly Beside[];
   readonly dense: readonly Dense[];
   /** Scratch memory of merging, with the dense ones. */
   readonly arena: Arena | null;
@@ -81,19 +74,36 @@ export function freeLive(model: Llama, { adapters }: Live): void {
 }
 
 /**
- * Reads an adapter folder and makes it ready to be swapped in. The model must hold the base's weights, and does so again
- * afterwards. @throws InputError when the folder is no adapter of this model
+ * Reads an adapter folder and makes it ready to be swapped in. The model must hold the base's weights, which are read
+ * only. @throws InputError when the folder is no adapter of this model
  */
 export function loadResident(model: Llama, fingerprint: string, dir: string): Resident {
+  const { device } = model;
   const { info, dense, arena } = loadFactors(model, fingerprint, dir);
-  if (info.method !== "sbora-fa" && info.method !== "sbora-fb") {
-    return { info: { ...info, bytes: info.bytes + arena.capacity }, lines: [], dense, arena };
+  const sbora = info.method === "sbora-fa" || info.method === "sbora-fb";
+  const inPlace = dense.every(({ linear: { weight } }) => weight.dtype !== "nf4" || takesLines(weight));
+  if (!sbora || !inPlace) {
+    return { info: { ...info, bytes: info.bytes + arena.capacity }, patches: [], beside: [], dense, arena };
   }
-  const lines = dense.map((one) => mergedLines(model, one, arena));
-  for (const { adapter } of dense) freeAdapter(model.device, adapter);
-  freeArena(arena);
-  const bytes = lines.reduce((n, { base }) => n + 2 * bytesOf(model.device, base), 0);
-  return { info: { ...info, bytes }, lines, dense: [], arena: null };
+  const before = allocatedBytes(device);
+  const patches: Patch[] = [];
+  const beside: Beside[] = [];
+  try {
+    for (const one of dense) {
+      const { weight } = one.linear;
+      if (takesLines(weight)) beside.push(createBeside(device, weight, one.adapter));
+      else patches.push(mergedLines(device, one));
+    }
+  } catch (error) {
+    for (const patch of patches) freePatch(device, patch);
+    for (const lines of beside) freeBeside(device, lines);
+    throw error;
+  } finally {
+    for (const { adapter } of dense) freeAdapter(device, adapter);
+    freeArena(arena);
+  }
+  const bytes = allocatedBytes(device) - before;
+  return { info: { ...info, bytes }, patches, beside, dense: [], arena: null };
 }
 
 /** The factors, and scratch memory that is enough to prepare and to merge them. */
@@ -124,38 +134,26 @@ function loadFactors(
 }
 
 export function freeResident(model: Llama, resident: Resident): void {
-  for (const { index, base, merged } of resident.lines) {
-    for (const tensor of [index, base, merged]) freeTensor(model.device, tensor);
-  }
+  for (const patch of resident.patches) freePatch(model.device, patch);
+  for (const lines of resident.beside) freeBeside(model.device, lines);
   for (const { adapter } of resident.dense) freeAdapter(model.device, adapter);
   if (resident.arena) freeArena(resident.arena);
 }
 
-function readLines(model: Llama, { linear, along, index }: Omit<Lines, "base">, to: Tensor): void {
-  const read = along === "columns" ? readWeightColumns : readWeightRows;
-  read(model.device, linear.weight, index, to);
-}
-
-export function writeLines(model: Llama, { linear, along, index }: Lines, from: Tensor): void {
-  const write = along === "columns" ? writeWeightColumns : writeWeightRows;
-  write(model.device, linear.weight, index, from);
-}
-
-/** Merges once to learn the values, and puts the base's back. */
-function mergedLines(model: Llama, { linear, adapter }: Dense, arena: Arena): Lines {
-  const { device } = model;
-  const { rank, in: width, out } = adapter.site;
-  const along = adapter.method.name === "sbora-fa" ? "columns" : "rows";
-  const shape = along === "columns" ? [out, rank] : [rank, width];
-  const index = createTensor(device, "i32", [rank]);
-  copy(device, index, factor(adapter.frozen, "index"));
-  const [base, merged] = [createTensor(device, "f32", shape), createTensor(device, "f32", shape)];
-  const lines: Lines = { linear, along, index, base, merged };
-  readLines(model, lines, base);
-  adapter.method.merge(device, adapter, linear.weight, arena);
-  readLines(model, lines, merged);
-  writeLines(model, lines, base);
-  return lines;
+/** What a merge makes of the lines that SBoRA changes: f32 arithmetic, one rounding (settled 28). */
+function mergedLines(device: Device, { linear: { weight }, adapter }: Dense): Patch {
+  const { frozen, trainable, method, site } = adapter;
+  const columns = method.name === "sbora-fa";
+  const index = factor(frozen, "index");
+  const update = factor(trainable, columns ? "B" : "A");
+  const values = createTensor(device, "f32", update.shape);
+  try {
+    (columns ? readWeightColumns : readWeightRows)(device, weight, index, values);
+    axpby(device, site.scaling, update, 1, values);
+    return createPatch(device, weight, columns ? "columns" : "rows", index, values);
+  } finally {
+    freeTensor(device, values);
+  }
 }
 
 /** An adapter with room for its factors on every module of the folder; ranks and scalings may differ by module. */

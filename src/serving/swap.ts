@@ -1,18 +1,20 @@
 /**
  * One weight set at a time (settled 28): the model holds the base or one adapter merged in place, and a swap happens
- * between two steps. SBoRA writes its columns or rows, and the saved values of the base back again, bit for bit. The
- * dense methods change whole matrices: they are merged into copies, which take the base's place for as long as they are
- * active; the base's own matrices are never touched.
+ * between two steps. SBoRA flips its columns or rows from the base's bits to the merged ones and back; one adapter for
+ * another is one pass over the matrices, which cannot stop half-way. The dense methods change whole matrices: they are
+ * merged into copies, which take the base's place for as long as they are active; the base's own are never touched.
  */
 import { withScratch } from "../adapters/draw.ts";
 import { f32ToBf16, f32ToF16 } from "../formats/half.ts";
 import type { Linear } from "../model/linear.ts";
 import type { Llama } from "../model/model.ts";
 import { type Arena, arenaTensor, createArena, freeArena } from "../native/arena.ts";
+import { flipPatches } from "../native/patch.ts";
 import { readF32, writeI32 } from "../native/tensor.ts";
 import { createWeight, freeWeight, readWeightRows, type Weight, writeWeightRows } from "../native/weight.ts";
+import { dropBeside, putBeside } from "./beside.ts";
 import { BASE, type WeightSetInfo } from "./protocol.ts";
-import { freeResident, loadResident, type Resident, writeLines } from "./resident.ts";
+import { freeResident, loadResident, type Resident } from "./resident.ts";
 
 /** Rows copied at once. */
 const COPY_ROWS = 256;
@@ -69,14 +71,15 @@ export function activate(sets: WeightSets, key: string): void {
   const next = key === BASE ? null : sets.residents.get(key);
   if (next === undefined) throw new Error(`there is no weight set ${key}`);
   const start = performance.now();
-  const { model } = sets;
   const last = sets.residents.get(sets.active);
-  for (const lines of last?.lines ?? []) writeLines(model, lines, lines.base);
+  const { device } = sets.model;
+  flipPatches(device, [...(last?.patches ?? []), ...(next?.patches ?? [])]);
+  for (const lines of last?.beside ?? []) dropBeside(device, lines);
+  for (const lines of next?.beside ?? []) putBeside(device, lines);
   for (const { linear } of last?.dense ?? []) setWeight(linear, sets.spare.get(linear)!.base);
   sets.active = BASE;
-  if (next) {
-    for (const lines of next.lines) writeLines(model, lines, lines.merged);
-    if (next.dense.length > 0 && sets.spareOf !== key) mergeIntoSpare(sets, key, next);
+  if (next && next.dense.length > 0) {
+    if (sets.spareOf !== key) mergeIntoSpare(sets, key, next);
     for (const { linear } of next.dense) setWeight(linear, sets.spare.get(linear)!.copy);
   }
   sets.active = key;
@@ -121,7 +124,9 @@ function cloneWeight(model: Llama, weight: Weight): Weight {
     values.set(readF32(device, block), first * weight.in);
   });
   freeArena(arena);
-  const { name, out, in: width, compute, dtype } = weight;
+  const { name, out, in: width, compute } = weight;
+  // A matrix of codes has no place for other values: the copy holds them.
+  const dtype = weight.dtype === "nf4" ? compute : weight.dtype;
   const data = dtype === "f16" ? f32ToF16(values) : dtype === "bf16" ? f32ToBf16(values) : values;
   return createWeight(device, { name, data, dtype, out, in: width, compute });
 }

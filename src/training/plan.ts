@@ -2,6 +2,7 @@
 import type { PackedBatch } from "../data/batches.ts";
 import type { LlamaConfig } from "../formats/hf-config.ts";
 import type { LoadOptions } from "../model/model.ts";
+import { NF4_BYTES } from "../model/nf4.ts";
 import { planningModel, UNBOUNDED } from "../model/planning.ts";
 import { trainPass } from "../model/train-pass.ts";
 import { type AdapterOptions, attachTrainables } from "../model/trainables.ts";
@@ -37,7 +38,7 @@ export function planTraining(
   bytesPerWeight: number,
   recompute = false,
 ): MemoryPlan {
-  const { model, device, elements } = planningModel(config, load);
+  const { model, device, elements, quantizable } = planningModel(config, load);
   const kept = createArena(device, UNBOUNDED);
   const scratch = createArena(device, UNBOUNDED);
   const trained = attachTrainables(model, adapter, scratch);
@@ -49,8 +50,9 @@ export function planTraining(
     dropout: dropout > 0 ? { p: dropout, key } : null,
     recompute,
   });
+  const codes = load.quantize ? quantizable : 0;
   return {
-    weights: elements * bytesPerWeight,
+    weights: (elements - codes) * bytesPerWeight + codes * NF4_BYTES,
     trainable: 16 * parameters,
     parameters,
     // what is alive, less both arenas, parameters and gradients

@@ -14,6 +14,7 @@ import { InputError } from "../errors.ts";
 import { type LlamaConfig, readLlamaConfig } from "../formats/hf-config.ts";
 import { openModelTensors } from "../formats/safetensors.ts";
 import type { LoadOptions } from "../model/model.ts";
+import { isNf4Folder } from "../model/nf4.ts";
 import type { AdapterOptions } from "../model/trainables.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { runLength } from "./loop.ts";
@@ -65,6 +66,12 @@ export function prepareRun(input: RunInput): PreparedRun {
   const { modelDir, recipe } = input;
   checkRecipe(recipe);
   const config = readLlamaConfig(modelDir);
+  const stored4bit = isNf4Folder(modelDir);
+  if (stored4bit && recipe.method === "full") {
+    throw new InputError(
+      `${modelDir}: its weights are 4-bit, and method full trains every weight; take the model it was quantized from, or another method.`,
+    );
+  }
   const prompt = promptNamed(recipe.prompt);
   const { rank, alpha, targets, seed, compute, cutoff } = recipe;
   const { avoid } = input;
@@ -72,7 +79,11 @@ export function prepareRun(input: RunInput): PreparedRun {
     throw new Error("the indices to avoid are not those that the recipe names");
   const method = methodNamed(recipe.method);
   const adapter: AdapterOptions = { method, rank, alpha, targets, seed, ...(avoid ? { avoid } : {}) };
-  const load: LoadOptions = { compute, positions: positionsFor(config, cutoff) };
+  const quantize = recipe.quantize ?? (stored4bit ? "nf4" : undefined);
+  const load: LoadOptions = {
+    ...{ compute, positions: positionsFor(config, cutoff) },
+    ...(quantize ? { quantize } : {}),
+  };
   const maxTokens = Math.max(cutoff, input.maxTokens ?? Math.min(PASS_TOKENS, recipe.batch * cutoff));
   const plan = planTraining(
     config,

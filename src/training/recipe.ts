@@ -2,6 +2,7 @@
 import type { Compute, MethodName } from "../adapters/adapter.ts";
 import { methodNamed } from "../adapters/registry.ts";
 import { InputError, Problems } from "../errors.ts";
+import { type Quantization, quantizations } from "../model/nf4.ts";
 import { type AdamWOptions, adamwDefaults } from "./optimizer.ts";
 import { type ScheduleName, scheduleNames } from "./schedule.ts";
 
@@ -37,6 +38,8 @@ export interface TrainRecipe {
   /** Name of the prompt format (src/data/prompts). */
   readonly prompt: string;
   readonly compute: Compute;
+  /** The base's block linears in 4 bits; left out where they are as the folder has them. */
+  readonly quantize?: Quantization;
   /** Hash of the indices that SBoRA must not draw (`hashIndices`); left out where there are none. */
   readonly avoidIndices?: string;
 }
@@ -99,6 +102,12 @@ export function checkRecipe(recipe: TrainRecipe): void {
     problems.add(`learningRate is ${recipe.learningRate}, expected more than 0`);
   if (!scheduleNames.includes(recipe.schedule)) {
     problems.add(`schedule is ${recipe.schedule}, expected one of ${scheduleNames.join(", ")}`);
+  }
+  if (recipe.quantize !== undefined) {
+    if (!quantizations.includes(recipe.quantize))
+      problems.add(`quantize is ${recipe.quantize}, expected one of ${quantizations.join(", ")}`);
+    if (recipe.method === "full")
+      problems.add("method full trains every weight, which 4-bit weights cannot be");
   }
   if (recipe.targets.length === 0) problems.add("targets is empty, expected at least one linear");
   problems.throwIfAny("training recipe");
