@@ -50,7 +50,8 @@ const OPTIONAL: Record<string, string[]> = {
 /** Any value is good. */
 const FREE = new Set(["threads", "transpose_a", "transpose_b", "inverse", "by_columns", "key"]);
 /** A valid call makes or ends something; only invalid ones are made here. */
-const LIFETIMES = /^sb_(open|close|map|unmap|alloc|free|(weight|patch)_(create|free)|weight_create_nf4|weight_drop_replaced)$/;
+const LIFETIMES =
+  /^sb_(open|close|map|unmap|alloc|free|(weight|patch)_(create|free)|weight_create_nf4|weight_drop_replaced)$/;
 
 function dropout(bench: Bench, changes: { p?: number; module?: bigint; record?: null } = {}): Uint8Array {
   const bytes = new Uint8Array(40);

@@ -167,7 +167,16 @@ for (const [label, device] of everyDevice()) {
 }
 
 test("every library rounds alike: halfway values, signed zeros, in the two 16-bit types", () => {
-  const values = [1 + 2 ** -8, 1 + 3 * 2 ** -8, -(1 + 2 ** -11), 0, -0, 65519.99609375, 2 ** -25, 2 ** -24 * 1.5];
+  const values = [
+    1 + 2 ** -8,
+    1 + 3 * 2 ** -8,
+    -(1 + 2 ** -11),
+    0,
+    -0,
+    65519.99609375,
+    2 ** -25,
+    2 ** -24 * 1.5,
+  ];
   for (const kind of KINDS) {
     const flipped = everyDevice().map(([, device]) =>
       on(device, (bench) => {

@@ -66,6 +66,15 @@ describe("the thread of long texts", () => {
     expect((refused[0] as PromiseRejectedResult).reason).toMatchObject({ status: 429, code: "queue_full" });
   });
 
+  test("ends when it has nothing to do, and comes back", async () => {
+    const own = createLongTexts(folders.model, 20_000, 1);
+    for (let i = 0; i < 3; i++) {
+      expect((await own.run(jobs[2]!, stay)).text).not.toBe("");
+      await Bun.sleep(20);
+    }
+    own.close();
+  });
+
   test("is given up after its time, and the next text gets a new one", async () => {
     const own = createLongTexts(folders.model, 1);
     const text = "no space ".repeat(200_000);

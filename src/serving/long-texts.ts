@@ -1,7 +1,8 @@
 /**
  * Long texts, tokenized where they keep nobody waiting: a megabyte takes seconds, and the main thread answers everybody.
  * A Worker cannot import packages without an install (settled 29), so it gets a bundle, whose packages are looked up
- * from here, where they can be. It is started by the first long text and stays.
+ * from here, where they can be. It is started by a long text, and ends when none has come for a while: a megabyte leaves
+ * hundreds of them in its heap.
  */
 import { join } from "node:path";
 import { InputError } from "../errors.ts";
@@ -35,15 +36,18 @@ interface Waiting {
 
 /** Some texts without a space cost a hundred times what prose does; nobody may hold the thread for ever. */
 const TIME_LIMIT_MS = 20_000;
+const IDLE_MS = 30_000;
 /** Texts that may wait, a body of memory each. */
 const MAX_WAITING = 32;
 
-export function createLongTexts(dir: string, limitMs = TIME_LIMIT_MS): LongTexts {
+export function createLongTexts(dir: string, limitMs = TIME_LIMIT_MS, idleMs = IDLE_MS): LongTexts {
   const queue: Waiting[] = [];
   let worker: Worker | null = null;
   let busy = false;
+  let idle: ReturnType<typeof setTimeout> | undefined;
 
   const stop = (): void => {
+    clearTimeout(idle);
     worker?.terminate();
     worker = null;
   };
@@ -61,8 +65,11 @@ export function createLongTexts(dir: string, limitMs = TIME_LIMIT_MS): LongTexts
   const work = async (): Promise<void> => {
     if (busy) return;
     busy = true;
+    clearTimeout(idle);
     for (let next = queue.shift(); next; next = queue.shift()) await one(next);
     busy = false;
+    idle = setTimeout(stop, idleMs);
+    idle.unref();
   };
   return {
     run: (job, signal) =>

@@ -39,7 +39,11 @@ function showSettings(open: boolean): void {
 
 async function loadModels(): Promise<void> {
   send.disabled = true;
-  const response = await fetch("/v1/models", { headers: headers() });
+  const response = await fetch("/v1/models", { headers: headers() }).catch(() => null);
+  if (!response) {
+    status.textContent = "The server does not answer.";
+    return;
+  }
   if (!response.ok) {
     status.textContent = (await problemOf(response)).message;
     if (response.status === 401) showSettings(true);
@@ -48,9 +52,13 @@ async function loadModels(): Promise<void> {
     return;
   }
   const { data } = (await response.json()) as { data: { id: string; parent: string | null }[] };
-  model.replaceChildren(
-    ...data.map(({ id, parent }) => new Option(parent === null ? id : `${id} (adapter)`, id)),
-  );
+  const known = [...model.options].map(({ value }) => value);
+  if (known.join("\n") !== data.map(({ id }) => id).join("\n")) {
+    const chosen = model.value;
+    const options = data.map(({ id, parent }) => new Option(parent === null ? id : `${id} (adapter)`, id));
+    model.replaceChildren(...options);
+    if (data.some(({ id }) => id === chosen)) model.value = chosen;
+  }
   status.textContent = "";
   send.disabled = false;
 }
@@ -182,6 +190,8 @@ find("clear").addEventListener("click", () => {
 });
 find("open").addEventListener("click", () => showSettings(settings.hidden === true));
 settings.addEventListener("submit", (event) => event.preventDefault());
+// Adapters come and go while the page is open.
+model.addEventListener("focus", () => void loadModels());
 model.addEventListener("change", () => {
   plain = false;
 });
