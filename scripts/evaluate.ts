@@ -13,7 +13,12 @@ import { tasks, tasksNamed } from "../src/evaluation/tasks/registry.ts";
 import { writeTextFile } from "../src/formats/files.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
-import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/model/load-adapter.ts";
+import {
+  adapterOptionsOf,
+  baseMismatch,
+  mergeFolder,
+  quantizationMismatch,
+} from "../src/model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../src/model/model.ts";
 import { closeDevice, type Device } from "../src/native/device.ts";
 import { fileHash, makeManifest } from "../src/reporting/manifest.ts";
@@ -152,6 +157,8 @@ async function main(args: Args): Promise<void> {
   const fingerprint = fingerprintModel(modelDir);
   const mismatch = folder && baseMismatch(folder, fingerprint);
   if (mismatch) console.error(`note: ${mismatch}`);
+  const otherBits = folder && quantizationMismatch(folder, quantize);
+  if (otherBits) console.error(`note: ${otherBits}`);
   for (const task of settings.missing)
     console.error(`note: no test set of ${task.name} under ${settings.dataDir}; left out`);
 

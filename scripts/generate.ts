@@ -6,7 +6,12 @@ import { InputError } from "../src/errors.ts";
 import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { generate } from "../src/generation/decode.ts";
-import { adapterOptionsOf, baseMismatch, mergeFolder } from "../src/model/load-adapter.ts";
+import {
+  adapterOptionsOf,
+  baseMismatch,
+  mergeFolder,
+  quantizationMismatch,
+} from "../src/model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../src/model/model.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { loadChatTemplate } from "../src/text/chat-template.ts";
@@ -96,6 +101,8 @@ async function main(args: Args): Promise<void> {
   if (folder) adapterOptionsOf(folder);
   const mismatch = folder?.metadata?.base ? baseMismatch(folder, fingerprintModel(modelDir)) : null;
   if (mismatch) console.error(`note: ${mismatch}`);
+  const otherBits = folder && quantizationMismatch(folder, quantize);
+  if (otherBits) console.error(`note: ${otherBits}`);
   const { prompt: trainedWith } = (folder?.metadata?.recipe ?? {}) as { prompt?: unknown };
   if (typeof trainedWith === "string" && !args.format && !args.chat) {
     console.error(

@@ -16,6 +16,7 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import { writeModelTensors } from "../formats/safetensors-model-write.ts";
+import { quantizationMismatch } from "../model/load-adapter.ts";
 import type { Quantization } from "../model/nf4.ts";
 import { planMerge } from "../model/planning.ts";
 import { widestFeature } from "../model/shapes.ts";
@@ -107,6 +108,10 @@ export async function mergeModel(options: MergeOptions): Promise<MergeReport> {
   const base = openBase(options.modelDir, options.quantize);
   const sources = loadSources(base, options.adapters);
   requireSummable(sources);
+  for (const { folder } of sources) {
+    const otherBits = quantizationMismatch(folder, options.quantize);
+    if (otherBits) options.onNote?.(otherBits);
+  }
   if (allowOverlap) for (const sentence of overlaps(sources)) options.onNote?.(`${sentence}; they add up.`);
   else requireDisjoint(sources);
   const parts = partsByTensor(base, sources);

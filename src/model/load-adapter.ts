@@ -5,6 +5,7 @@ import { Problems } from "../errors.ts";
 import { peftRank, peftScaling } from "../formats/peft.ts";
 import { createArena, freeArena } from "../native/arena.ts";
 import type { Llama } from "./model.ts";
+import type { Quantization } from "./nf4.ts";
 import { planMerge } from "./planning.ts";
 import { linearNames } from "./shapes.ts";
 import { type AdapterOptions, attachTrainables, freeTrainables, mergeTrainables } from "./trainables.ts";
@@ -52,6 +53,21 @@ export function baseMismatch(folder: AdapterFolder, fingerprint: string): string
     `${folder.dir} was trained on another base model (fingerprint ${base.slice(0, 12)}, this one is ` +
     `${fingerprint.slice(0, 12)}): results may be meaningless.`
   );
+}
+
+/** Whether an adapter was trained on other bits of its base than these; a sentence for the user where it was. */
+export function quantizationMismatch(
+  folder: AdapterFolder,
+  quantize: Quantization | undefined,
+): string | null {
+  const recipe = folder.metadata?.recipe;
+  const trained =
+    typeof recipe === "object" && recipe !== null && "quantize" in recipe ? recipe.quantize : undefined;
+  if (trained === quantize) return null;
+  const flags = trained === "nf4-double" ? "--quantize nf4 --double-quant" : "--quantize nf4";
+  return trained === undefined
+    ? `${folder.dir} was trained on the base as it is, which is now quantized to ${quantize}.`
+    : `${folder.dir} was trained on its base quantized to ${trained}; give ${flags} to have the same weights below it.`;
 }
 
 /** W += ΔW of a folder's adapter: what remains is a plain model. */

@@ -109,6 +109,24 @@ for (const compute of ["f32", "bf16"] as const) {
       expect(allocatedBytes(device)).toBe(before);
     });
 
+    test("on NF4 every method runs as a copy, and the codes are never touched", () => {
+      const quantized = loadLlama(device, modelDir, { ...load, quantize: "nf4" });
+      const base = bitsOf(quantized);
+      const before = allocatedBytes(device);
+      const sets = createWeightSets(quantized, fingerprintModel(modelDir));
+      for (const name of ["fa", "fb", "lora"]) addWeightSet(sets, name, join(root, name));
+      const seen = ["fa", "fb", BASE, "lora", "fa", "fb"].map((name) => {
+        activate(sets, name);
+        return bitsOf(quantized);
+      });
+      expect(new Set(seen).size).toBe(4);
+      expect([seen[2], seen[4], seen[5]]).toEqual([base, seen[0], seen[1]]);
+      freeWeightSets(sets);
+      expect(bitsOf(quantized)).toBe(base);
+      expect(allocatedBytes(device)).toBe(before);
+      freeLlama(quantized);
+    });
+
     test("refuses what does not belong here, and changes nothing", () => {
       const base = bitsOf(model);
       const before = allocatedBytes(device);
