@@ -1,12 +1,12 @@
 /**
  * The server over a long time: many requests, many clients that leave, and what remains of them in memory.
  *
- *     bun run scripts/peers/soak.ts [--requests 1000] [--cuts 100] [--parallel 16] [--rounds 3]
+ *     bun run scripts/peers/soak.ts [--requests 1000] [--cuts 100] [--parallel 16] [--rounds 6]
  *
  * It starts scripts/serve.ts as a process of its own on the tiny model with an SBoRA and a LoRA adapter, warms it up with
  * a fifth of the requests, then lets rounds of requests (a third each for base and adapters, half of them streams) and of
- * cut streams pass. Exits with 1 when a request fails, a slot or page stays busy, or memory grows by more than 5 % from
- * the first round to the last.
+ * cut streams pass. Exits with 1 when a request fails, a slot or page stays busy, or memory grows: the collector lets it
+ * swing by a fifth, so the highest level of the second half is held against that of the first, and may be 5 % above it.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ const options = {
   requests: { type: "string", default: "1000" },
   cuts: { type: "string", default: "100" },
   parallel: { type: "string", default: "16" },
-  rounds: { type: "string", default: "3" },
+  rounds: { type: "string", default: "6" },
 } as const;
 const { values } = parseArgs({ options });
 const [requests, cuts, parallel, rounds] = [values.requests, values.cuts, values.parallel, values.rounds].map(
@@ -159,8 +159,11 @@ for (let round = 1; round <= rounds; round++) {
   tell(`round ${round}: ${cuts} streams cut`, state);
   levels.push(state.rss);
 }
-const growth = levels.at(-1)! / levels[0]! - 1;
-console.log(`from the first round to the last: ${(100 * growth).toFixed(1)} %; problems: ${problems}`);
+const half = Math.ceil(levels.length / 2);
+const growth = Math.max(...levels.slice(half)) / Math.max(...levels.slice(0, half)) - 1;
+console.log(
+  `highest of the second half against the first: ${(100 * growth).toFixed(1)} %; problems: ${problems}`,
+);
 server.kill("SIGTERM");
 const code = await server.exited;
 folders.remove();
