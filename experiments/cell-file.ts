@@ -131,17 +131,23 @@ export function cellPlace(out: string, name: string): CellPlace {
   };
 }
 
+const KINDS = { cell: "Cells", curve: "Curves" } as const;
+
 /** The finished cell, or null where there is none. @throws InputError when the file belongs to another recipe. */
-export function readCell<C extends AnyCell = CellFile>(place: CellPlace, recipe: C["recipe"]): C | null {
-  if (!existsSync(place.json)) return null;
-  const cell = readJsonObject(place.json) as unknown as C;
+export function readCell<C extends AnyCell = CellFile>(
+  { json }: Pick<CellPlace, "json">,
+  recipe: C["recipe"],
+  kind: keyof typeof KINDS = "cell",
+): C | null {
+  if (!existsSync(json)) return null;
+  const cell = readJsonObject(json) as unknown as C;
   const hash = recipeHash(recipe);
   if (cell.recipeHash === hash && cell.schemaVersion === SCHEMA_VERSION) return cell;
   const differences = cell.recipe ? differing(cell.recipe, recipe) : [];
   throw new InputError(
-    `${place.json}: this cell was made by another recipe (${String(cell.recipeHash).slice(0, 12)}, this run's is ` +
+    `${json}: this ${kind} was made by another recipe (${String(cell.recipeHash).slice(0, 12)}, this run's is ` +
       `${hash.slice(0, 12)}${differences.length > 0 ? `; they differ in ${differences.slice(0, 5).join(", ")}` : ""}). ` +
-      "Cells of two recipes are never mixed: choose another --out, or move the old results away.",
+      `${KINDS[kind]} of two recipes are never mixed: choose another --out, or move the old results away.`,
   );
 }
 

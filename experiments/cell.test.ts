@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
-import { type CellWatch, runCell } from "./cell.ts";
+import { runCell } from "./cell.ts";
 import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
 import { inMillions, trainedParameters } from "./parameters.ts";
 import { presets } from "./recipes/table3.ts";
@@ -12,6 +12,7 @@ import { sharedQuestions } from "./shared-questions.ts";
 import { type OpenedStudy, openStudy, type StudyFlags } from "./study.ts";
 import { csvReport, textReport } from "./table-report.ts";
 import { arithmetic, commonsense } from "./task-tables.ts";
+import { watching } from "./testing.ts";
 import { tinyConfig, writeUntrainedModel } from "./tiny/base-model.ts";
 import { makeWorld } from "./tiny/world.ts";
 
@@ -45,18 +46,6 @@ function study(out: string, changes: Partial<StudyFlags> = {}): OpenedStudy {
     out: join(dir, out),
     ...changes,
   });
-}
-
-function watching(shouldStop = (): boolean => false): CellWatch & { steps: number[]; tasks: Set<string> } {
-  const steps: number[] = [];
-  const tasks = new Set<string>();
-  return {
-    steps,
-    tasks,
-    shouldStop,
-    onStep: ({ step }) => void steps.push(step),
-    onEvaluate: (task) => void tasks.add(task),
-  };
 }
 
 const withoutTiming = ({ timing: _, ...cell }: CellFile): Omit<CellFile, "timing"> => cell;

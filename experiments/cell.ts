@@ -93,7 +93,7 @@ async function trainedCell(
   });
   try {
     if (!run.result.finished) return null;
-    const held = heldOutExamples(study, run, training);
+    const held = heldOutExamples(study.trainingRecords, run, training);
     const unmerged = validationLoss({ ...run, validation: held });
     const model = mergedForEvaluation(run);
     const merged = validationLoss({ ...run, model, validation: held });
@@ -113,7 +113,7 @@ async function baseCell(study: Study, plan: CellPlan, watch: CellWatch): Promise
     const { maxTokens: tokens, config } = run;
     const { vocabSize: vocabulary } = config;
     reserve(study.device, { tokens, width: widestFeature(config), rank: study.baseRecipe.rank, vocabulary });
-    const held = heldOutExamples(study, run, study.baseRecipe);
+    const held = heldOutExamples(study.trainingRecords, run, study.baseRecipe);
     const loss = validationLoss({ ...run, model, validation: held });
     const measured = { unmerged: loss, merged: loss, held };
     return await evaluateAndWrite(study, plan, { run, model, measured, trained: null, steps: [] }, watch);
@@ -127,12 +127,15 @@ function runInput(study: Study, recipe: TrainRecipe, watch: CellWatch) {
   return { modelDir, dataFile, records, recipe, ...(watch.onNote ? { onNote: watch.onNote } : {}) };
 }
 
-/** The run's validation records with labels on the response alone. */
-function heldOutExamples(study: Study, run: PreparedRun, recipe: TrainRecipe): PreparedRun["validation"] {
-  const { validation } = splitValidation(study.trainingRecords.length, recipe.valSize, recipe.seed);
-  const { tokenizer, prompt, config } = run;
+/** The validation records of a run with labels on the response alone. */
+export function heldOutExamples(
+  records: readonly InstructionRecord[],
+  { tokenizer, prompt, config }: Pick<PreparedRun, "tokenizer" | "prompt" | "config">,
+  recipe: Pick<TrainRecipe, "valSize" | "seed" | "cutoff">,
+): PreparedRun["validation"] {
+  const { validation } = splitValidation(records.length, recipe.valSize, recipe.seed);
   const { examples } = encodeRecords(
-    study.trainingRecords,
+    records,
     {
       encode: tokenizer.encode,
       prompt,
@@ -189,17 +192,29 @@ async function evaluateAndWrite(
     sets[name] = resultOf(predictions);
     all.push(...predictions.map((prediction) => ({ task: name, ...prediction })));
   }
-  const { command, threads, ...made } = makeManifest(
-    study.device,
-    { name: study.modelName, fingerprint: recipe.inputs.base },
-    study.hashes,
-  );
-  const cell: CellFile = {
+  const { timing, ...head } = describedCell(study, recipe, { trained, steps, start });
+  const cell: CellFile = { ...head, tasks: { sets, heldOut: heldOutOf(measured) }, timing };
+  keepLosses(place);
+  writeCell(place, cell, all);
+  // The adapter and its metrics stay; what only a resumed run would need goes.
+  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
+  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
+  return cell;
+}
+
+/** What a cell says besides its measurements. `start`: when its evaluation began (performance.now). */
+export function describedCell<R extends { readonly inputs: { readonly base: string } }>(
+  { device, modelName, hashes }: Pick<Study, "device" | "modelName" | "hashes">,
+  recipe: R,
+  { trained, steps, start }: Pick<Evaluated, "trained" | "steps"> & { readonly start: number },
+) {
+  const model = { name: modelName, fingerprint: recipe.inputs.base };
+  const { command, threads, ...made } = makeManifest(device, model, hashes);
+  return {
     schemaVersion: SCHEMA_VERSION,
     recipe,
     recipeHash: recipeHash(recipe),
     manifest: { ...made, trained },
-    tasks: { sets, heldOut: heldOutOf(measured) },
     timing: {
       command,
       threads,
@@ -208,12 +223,6 @@ async function evaluateAndWrite(
       finished: new Date().toISOString(),
     },
   };
-  keepLosses(place);
-  writeCell(place, cell, all);
-  // The adapter and its metrics stay; what only a resumed run would need goes.
-  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
-  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
-  return cell;
 }
 
 /** Predictions of one task, from the part file of an interrupted evaluation where it is there. */
@@ -276,7 +285,7 @@ export function stepsIn(path: string): StepMetrics[] {
   return lines.map((line) => JSON.parse(line) as StepMetrics);
 }
 
-export function trainingTimes(steps: readonly StepMetrics[]) {
+function trainingTimes(steps: readonly StepMetrics[]) {
   const seconds = steps.map((step) => step.seconds).sort((a, b) => a - b);
   const trainSeconds = seconds.reduce((sum, s) => sum + s, 0);
   const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);

@@ -1,24 +1,20 @@
 /** Figures 3 and 4 as runs: from preset and flags to curves, each written once to a file of its own (as settled 1 has it). */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import type { Compute, MethodName } from "../src/adapters/adapter.ts";
 import { checkRank, methodNamed } from "../src/adapters/registry.ts";
-import { promptHash, promptNamed } from "../src/data/prompts/registry.ts";
-import { InputError } from "../src/errors.ts";
-import { readJsonObject, writeTextFile } from "../src/formats/files.ts";
-import { fingerprintModel } from "../src/formats/fingerprint.ts";
+import { writeTextFile } from "../src/formats/files.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { targetedLinears } from "../src/model/shapes.ts";
 import { commandLine, fileHash, type Manifest, makeManifest } from "../src/reporting/manifest.ts";
-import { loadTokenizer } from "../src/text/tokenizer.ts";
 import type { MemoryForecast } from "../src/training/forecast.ts";
-import { differing, recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
-import { makeFolder, SCHEMA_VERSION } from "./cell-file.ts";
+import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
+import { makeFolder, readCell, SCHEMA_VERSION } from "./cell-file.ts";
 import { curveMethods, curveRanks, type MemoryFigure, type MemoryPreset } from "./memory-recipe.ts";
 import { type MemoryRun, sampleRun } from "./memory-sample.ts";
 import { type PresetName, SCALING } from "./recipes/table3.ts";
-import { dataFolder, modelFolder, slug, trainingFileIn } from "./study.ts";
+import { dataFolder, modelFolder, modelInputs, slug, trainingFileIn, trainingWith } from "./study.ts";
 import { writeTinySums } from "./tiny/data.ts";
 
 /** Everything that decides what a curve is of. */
@@ -97,25 +93,13 @@ export function openMemoryStudy(figure: MemoryFigure, preset: MemoryPreset, flag
   const dataFile = trainingFileIn(root, preset);
   const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
   const inputs: CurveRecipe["inputs"] = {
-    base: fingerprintModel(modelDir),
-    tokenizer: loadTokenizer(modelDir).sha256,
-    prompt: promptHash(promptNamed(preset.training.prompt)),
+    ...modelInputs(modelDir, preset.training.prompt),
     training: fileHash(dataFile),
   };
-  const { training } = preset;
-  const steps = flags.steps ?? training.steps;
+  const training = trainingWith(preset.training, flags);
   const plan = (method: MethodName, rank: number): CurvePlan => {
     const seed = flags.seed ?? training.seed;
-    const recipe: TrainRecipe = {
-      ...training,
-      steps,
-      warmup: steps === null ? training.warmup : Math.min(training.warmup, Math.floor(steps / 4)),
-      compute: flags.compute ?? training.compute,
-      seed,
-      method,
-      rank,
-      alpha: SCALING * rank,
-    };
+    const recipe: TrainRecipe = { ...training, seed, method, rank, alpha: SCALING * rank };
     const name = `${modelName}-${method}-r${rank}-s${seed}`;
     const curve = { figure: figure.name, preset: preset.name, training: recipe };
     return {
@@ -136,17 +120,8 @@ export function openMemoryStudy(figure: MemoryFigure, preset: MemoryPreset, flag
 }
 
 /** The finished curve, or null where there is none. @throws InputError when the file belongs to another recipe */
-export function readCurve({ json, recipe }: CurvePlan): CurveFile | null {
-  if (!existsSync(json)) return null;
-  const curve = readJsonObject(json) as unknown as CurveFile;
-  const hash = recipeHash(recipe);
-  if (curve.recipeHash === hash && curve.schemaVersion === SCHEMA_VERSION) return curve;
-  const differences = curve.recipe ? differing(curve.recipe, recipe) : [];
-  throw new InputError(
-    `${json}: this curve was made by another recipe (${String(curve.recipeHash).slice(0, 12)}, this run's is ${hash.slice(0, 12)}` +
-      `${differences.length > 0 ? `; they differ in ${differences.slice(0, 5).join(", ")}` : ""}). Curves of two recipes are ` +
-      "never shown together: choose another --out, or move the old results away.",
-  );
+export function readCurve(plan: CurvePlan): CurveFile | null {
+  return readCell<CurveFile>(plan, plan.recipe, "curve");
 }
 
 export interface CurveWatch {

@@ -7,28 +7,32 @@ import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type AvoidedIndices, hashIndices, indicesOf } from "../src/adapters/avoid.ts";
 import { ADAPTER_FILE, readAdapter } from "../src/adapters/storage.ts";
-import { encodeRecords } from "../src/data/examples.ts";
 import { promptNamed } from "../src/data/prompts/registry.ts";
-import { splitValidation } from "../src/data/split.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { scoreContinuations } from "../src/generation/likelihood.ts";
 import { mergeModel } from "../src/merging/merge.ts";
 import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import type { Device } from "../src/native/device.ts";
-import { makeManifest } from "../src/reporting/manifest.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { fineTune } from "../src/training/fine-tune.ts";
 import type { StepMetrics } from "../src/training/loop.ts";
 import { positionsFor } from "../src/training/prepare.ts";
 import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
-import { type CellWatch, factsOf, resultOf, stepsIn, taskPredictions, trainingTimes } from "./cell.ts";
+import {
+  type CellWatch,
+  describedCell,
+  factsOf,
+  heldOutExamples,
+  resultOf,
+  stepsIn,
+  taskPredictions,
+} from "./cell.ts";
 import {
   type CellManifest,
   type CellPlace,
   type CellTiming,
   makeFolder,
   readCell,
-  SCHEMA_VERSION,
   type StoredPrediction,
   type TaskResult,
   type TrainedFacts,
@@ -243,26 +247,9 @@ async function measureAndWrite(
   const { place, recipe } = plan;
   const measured = await measure(world, plan, modelDir, watch);
   if (!measured) return null;
-  const { command, threads, ...made } = makeManifest(
-    world.device,
-    { name: world.modelName, fingerprint: recipe.inputs.base },
-    world.hashes,
-  );
-  const cell: MultiCell = {
-    schemaVersion: SCHEMA_VERSION,
-    recipe,
-    recipeHash: recipeHash(recipe),
-    manifest: { ...made, trained: facts },
-    tasks: { sets: measured.sets, heldOut: measured.heldOut },
-    structure,
-    timing: {
-      command,
-      threads,
-      ...trainingTimes(steps),
-      evaluateSeconds: (performance.now() - start) / 1000,
-      finished: new Date().toISOString(),
-    },
-  };
+  const { timing, ...head } = describedCell(world, recipe, { trained: facts, steps, start });
+  const tasks = { sets: measured.sets, heldOut: measured.heldOut };
+  const cell: MultiCell = { ...head, tasks, structure, timing };
   writeCell(place, cell, measured.predictions);
   rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
   for (const adapter of plan.adapters) rmSync(checkpointOf(adapter), { recursive: true, force: true });
@@ -308,15 +295,12 @@ export const PROMPT = "llm-adapters";
 
 async function heldOutLosses(
   model: Llama,
-  { tokenizer, prompt }: Parameters<typeof taskPredictions>[0],
+  text: Parameters<typeof taskPredictions>[0],
   { heldOut, cutoff }: MultiRecipe,
   { name, training }: TaskData,
 ): Promise<HeldOutLosses> {
-  const { records, seed } = heldOut[name]!;
-  const { validation } = splitValidation(training.length, records, seed);
-  const eosId = tokenizer.eosId ?? model.config.eosTokenIds[0]!;
-  const options = { encode: tokenizer.encode, prompt, bosId: tokenizer.bosId, eosId, cutoff };
-  const { examples } = encodeRecords(training, { ...options, lossOn: "response" }, validation);
+  const { records: valSize, seed } = heldOut[name]!;
+  const examples = heldOutExamples(training, { ...text, config: model.config }, { valSize, seed, cutoff });
   const answered = examples.filter(({ tokens, labelFrom }) => labelFrom < tokens.length);
   const scores = await scoreContinuations(
     model,

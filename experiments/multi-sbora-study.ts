@@ -3,22 +3,19 @@ import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { MethodName } from "../src/adapters/adapter.ts";
 import { checkRank, methodNamed } from "../src/adapters/registry.ts";
-import { promptHash, promptNamed } from "../src/data/prompts/registry.ts";
 import { InputError } from "../src/errors.ts";
 import { tasksNamed } from "../src/evaluation/tasks/registry.ts";
-import { fingerprintModel } from "../src/formats/fingerprint.ts";
 import { type LlamaConfig, readLlamaConfig } from "../src/formats/hf-config.ts";
 import { targetedLinears } from "../src/model/shapes.ts";
 import type { Device } from "../src/native/device.ts";
 import { fileHash } from "../src/reporting/manifest.ts";
-import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { cellPlace } from "./cell-file.ts";
 import { type AdapterPlan, type MultiPlan, type MultiWorld, PROMPT } from "./multi-sbora-cell.ts";
 import { type TaskData, taskData, writeTinyTasks } from "./multi-sbora-data.ts";
 import { type Draw, type MultiPreset, type MultiRecipe, SEED_STRIDE } from "./multi-sbora-recipe.ts";
 import { methodTitle } from "./parameters.ts";
 import { SCALING } from "./recipes/table3.ts";
-import { modelFolder, slug } from "./study.ts";
+import { modelFolder, modelInputs, slug, trainingWith } from "./study.ts";
 
 /** What the command line may change; null: as the preset says. */
 export interface MultiFlags {
@@ -119,13 +116,11 @@ function plannerOf(
   modelName: string,
   data: readonly TaskData[],
 ): { base: (seed: number) => MultiPlan; variant: (variant: Variant, seed: number) => VariantPlans } {
-  const training = trainingOf(preset, flags);
+  const training = trainingWith(preset.training, flags);
   const rank = flags.rank ?? preset.rank;
   const seedOf = (seed: number, position: number): number => seed + SEED_STRIDE * position;
   const inputs: MultiRecipe["inputs"] = {
-    base: fingerprintModel(modelDir),
-    tokenizer: loadTokenizer(modelDir).sha256,
-    prompt: promptHash(promptNamed(PROMPT)),
+    ...modelInputs(modelDir, PROMPT),
     tasks: Object.fromEntries(
       data.map(({ name, trainingFile, training: { length }, testFile }) => [
         name,
@@ -188,18 +183,6 @@ function plannerOf(
       const merged = plan(`${name}-r${rank}-s${seed}-merged`, seed, draw, names, adapters);
       return { variant, seed, alone, merged };
     },
-  };
-}
-
-function trainingOf(preset: MultiPreset, flags: MultiFlags): MultiPreset["training"] {
-  const { training } = preset;
-  const steps = flags.steps ?? training.steps;
-  return {
-    ...training,
-    steps,
-    // A short run must still reach its learning rate.
-    warmup: steps === null ? training.warmup : Math.min(training.warmup, Math.floor(steps / 4)),
-    learningRate: flags.learningRate ?? training.learningRate,
   };
 }
 

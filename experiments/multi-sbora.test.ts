@@ -14,7 +14,6 @@ import { readAdapter } from "../src/adapters/storage.ts";
 import { openModelTensors } from "../src/formats/safetensors.ts";
 import { mergeModel } from "../src/merging/merge.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
-import type { CellWatch } from "./cell.ts";
 import { readPredictions } from "./cell-file.ts";
 import { reportOf } from "./multi-sbora.ts";
 import { type MultiCell, runMultiCell } from "./multi-sbora-cell.ts";
@@ -24,6 +23,7 @@ import { multiPresets } from "./multi-sbora-recipe.ts";
 import { csvOf, markdownOf, pictureOf } from "./multi-sbora-report.ts";
 import { compareMerged, type SingleMerged } from "./multi-sbora-structure.ts";
 import { type MultiFlags, type MultiStudy, openMultiStudy } from "./multi-sbora-study.ts";
+import { watching } from "./testing.ts";
 import { TINY_MODEL, tinyFiles } from "./tiny/data.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "sbora-multi-"));
@@ -58,18 +58,6 @@ function study(out: string, changes: Partial<MultiFlags> = {}): MultiStudy {
     out: join(dir, out),
     ...changes,
   });
-}
-
-function watching(shouldStop = (): boolean => false): CellWatch & { steps: number[]; tasks: Set<string> } {
-  const steps: number[] = [];
-  const tasks = new Set<string>();
-  return {
-    steps,
-    tasks,
-    shouldStop,
-    onStep: ({ step }) => void steps.push(step),
-    onEvaluate: (task) => void tasks.add(task),
-  };
 }
 
 const withoutTiming = ({ timing: _, ...cell }: MultiCell): Omit<MultiCell, "timing"> => cell;

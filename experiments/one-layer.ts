@@ -6,7 +6,7 @@ import { InputError } from "../src/errors.ts";
 import { type LlamaConfig, readLlamaConfig } from "../src/formats/hf-config.ts";
 import { openModelTensors, readTensorAsF32 } from "../src/formats/safetensors.ts";
 import { type LinearName, type LinearShape, linearNames, linearShape } from "../src/model/shapes.ts";
-import { type Arena, createArena, freeArena, peakBytes } from "../src/native/arena.ts";
+import { peakBytes, withArena } from "../src/native/arena.ts";
 import { allocatedBytes, type Device, reserve } from "../src/native/device.ts";
 import { createTensor, freeTensor, type Tensor, zero } from "../src/native/tensor.ts";
 import { createWeight, type Weight } from "../src/native/weight.ts";
@@ -161,14 +161,5 @@ export function passOnce(
     );
   } finally {
     for (const tensor of [x, y, dy, dx]) freeTensor(device, tensor);
-  }
-}
-
-function withArena<T>(device: Device, bytes: number, use: (arena: Arena) => T): T {
-  const arena = createArena(device, bytes);
-  try {
-    return use(arena);
-  } finally {
-    freeArena(arena);
   }
 }

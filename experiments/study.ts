@@ -63,12 +63,10 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
     path: taskFile(root, { name }),
     records: readTaskRecords(root, { name }, evaluation.limits?.[name] ?? evaluation.limit ?? undefined),
   }));
-  const training = trainingOf(preset, flags);
+  const training = trainingWith(preset.training, flags);
   const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
   const inputs: CellRecipe["inputs"] = {
-    base: fingerprintModel(modelDir),
-    tokenizer: loadTokenizer(modelDir).sha256,
-    prompt: promptHash(promptNamed(training.prompt)),
+    ...modelInputs(modelDir, training.prompt),
     training: fileHash(trainingFile),
     tests: Object.fromEntries(sets.map(({ name, path }) => [name, path === null ? null : fileHash(path)])),
   };
@@ -190,8 +188,23 @@ function entries(groups: readonly Group[]): { method: MethodName; rank: number }
   );
 }
 
-function trainingOf(preset: Preset, flags: StudyFlags): Preset["training"] {
-  const { training } = preset;
+/** SHA-256 of what every recipe takes from a model folder, and of the prompt's form. */
+export function modelInputs(
+  modelDir: string,
+  prompt: string,
+): Pick<CellRecipe["inputs"], "base" | "tokenizer" | "prompt"> {
+  return {
+    base: fingerprintModel(modelDir),
+    tokenizer: loadTokenizer(modelDir).sha256,
+    prompt: promptHash(promptNamed(prompt)),
+  };
+}
+
+/** A preset's training with what the command line changes of it. */
+export function trainingWith<T extends Pick<TrainRecipe, "steps" | "warmup" | "learningRate" | "compute">>(
+  training: T,
+  flags: Pick<StudyFlags, "steps"> & Partial<Pick<StudyFlags, "learningRate" | "compute">>,
+): T {
   const steps = flags.steps ?? training.steps;
   return {
     ...training,

@@ -3,7 +3,7 @@
  * workstation (`small`) and on a laptop (`tiny`). `differs` is printed under the table.
  */
 import { paperRecipe } from "../../src/training/recipe.ts";
-import { type Preset, type PresetName, tableMethods } from "./table3.ts";
+import { type Preset, type PresetName, presets, tableMethods } from "./table3.ts";
 
 /** In the paper's column order. */
 const tasks = ["MultiArith", "gsm8k", "AddSub", "AQuA", "SingleEq", "SVAMP"];
@@ -21,18 +21,10 @@ const protocol: Preset["training"] = {
 };
 
 const paper: Preset = {
-  name: "paper",
-  model: "llama-7b",
+  ...presets.paper,
   trainingFile: "math_10k.json",
-  groups: [{ methods: tableMethods, ranks: [32, 64] }],
-  seeds: [42],
   training: protocol,
-  evaluation: { tasks, rulers: ["generation"], beams: 4, limit: null },
-  differs: [
-    "the validation split is drawn by our generator (the protocol's is NumPy's); index draw, init and shuffles are seeded, the published ones were not",
-    "arithmetic is f32 or bf16 with f32 factors, where the paper trained under fp16 autocast",
-  ],
-  tells: ["With the complete data and LLaMA-7B or LLaMA3-8B this is the paper's experiment."],
+  evaluation: { ...presets.paper.evaluation, tasks },
 };
 
 const small: Preset = {

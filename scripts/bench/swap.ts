@@ -1,6 +1,7 @@
 /** Issue 6: one merged SBoRA adapter for another, restoring included, beside PEFT's unmerge, set and merge of LoRA. */
 import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
+import { readWholeWeight } from "../../src/adapters/full.ts";
 import { methodNamed } from "../../src/adapters/registry.ts";
 import { saveAdapter } from "../../src/adapters/storage.ts";
 import { toHfConfig } from "../../src/formats/hf-config.ts";
@@ -8,8 +9,8 @@ import { freeLlama, type Llama } from "../../src/model/model.ts";
 import { linearNames } from "../../src/model/shapes.ts";
 import { attachTrainables, freeTrainables } from "../../src/model/trainables.ts";
 import { createArena, freeArena } from "../../src/native/arena.ts";
-import { createTensor, freeTensor, readBytes, sizeOf, writeF32, writeI32 } from "../../src/native/tensor.ts";
-import { readWeightRows, type Weight } from "../../src/native/weight.ts";
+import { createTensor, freeTensor, readBytes, sizeOf, writeF32 } from "../../src/native/tensor.ts";
+import type { Weight } from "../../src/native/weight.ts";
 import { BASE } from "../../src/serving/protocol.ts";
 import {
   activate,
@@ -102,16 +103,9 @@ function addAdapter(sets: WeightSets, root: string, method: SwapMethod, rank: nu
 function firstLayer({ device, layers }: Llama): Uint8Array {
   const parts = linearNames.map((name) => {
     const { weight } = layers[0]!.linears[name];
-    const rows = createTensor(device, "i32", [weight.out]);
     const values = createTensor(device, "f32", [weight.out, weight.in]);
-    writeI32(
-      device,
-      rows,
-      Int32Array.from({ length: weight.out }, (_, i) => i),
-    );
-    readWeightRows(device, weight, rows, values);
+    readWholeWeight(device, weight, values);
     const bytes = readBytes(device, values);
-    freeTensor(device, rows);
     freeTensor(device, values);
     return bytes;
   });

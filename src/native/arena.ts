@@ -73,3 +73,13 @@ export function freeArena(arena: Arena): void {
   }
   state.base = 0;
 }
+
+/** An arena of `bytes` for as long as `use` runs. */
+export function withArena<T>(device: Device, bytes: number, use: (arena: Arena) => T): T {
+  const arena = createArena(device, bytes);
+  try {
+    return use(arena);
+  } finally {
+    freeArena(arena);
+  }
+}

@@ -6,16 +6,13 @@ import { join } from "node:path";
 import { readAdapter } from "../adapters/storage.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
 import { mergeFolder } from "../model/load-adapter.ts";
-import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
-import { linearNames } from "../model/shapes.ts";
+import { freeLlama, loadLlama } from "../model/model.ts";
 import { buildLibrary } from "../native/build.ts";
 import { allocatedBytes, closeDevice, openDevice } from "../native/device.ts";
-import { createTensor, freeTensor, readF32, writeI32 } from "../native/tensor.ts";
-import { readWeightRows } from "../native/weight.ts";
 import { writeTinyModel } from "../training/testing.ts";
 import { BASE } from "./protocol.ts";
 import { activate, addWeightSet, createWeightSets, freeWeightSets } from "./swap.ts";
-import { writeTinyAdapters } from "./testing.ts";
+import { bitsOf, writeTinyAdapters } from "./testing.ts";
 
 setDefaultTimeout(60_000);
 
@@ -27,28 +24,6 @@ await buildLibrary("cpu");
 writeTinyModel(modelDir);
 await writeTinyAdapters(modelDir, root, METHODS);
 afterAll(() => rmSync(root, { recursive: true }));
-
-function bitsOf(model: Llama): string {
-  const { device } = model;
-  const hash = new Bun.CryptoHasher("sha256");
-  for (const { linears } of model.layers) {
-    for (const name of linearNames) {
-      const { weight } = linears[name];
-      const rows = createTensor(device, "i32", [weight.out]);
-      const values = createTensor(device, "f32", [weight.out, weight.in]);
-      writeI32(
-        device,
-        rows,
-        Int32Array.from({ length: weight.out }, (_, i) => i),
-      );
-      readWeightRows(device, weight, rows, values);
-      hash.update(readF32(device, values));
-      freeTensor(device, rows);
-      freeTensor(device, values);
-    }
-  }
-  return hash.digest("hex");
-}
 
 test("any order of swaps leaves the codes alone and gives a merge's values", async () => {
   const device = await openDevice({ threads: 2 });

@@ -8,15 +8,12 @@ import { InputError } from "../errors.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
 import { mergeFolder } from "../model/load-adapter.ts";
 import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
-import { linearNames } from "../model/shapes.ts";
 import { buildLibrary } from "../native/build.ts";
 import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
-import { createTensor, freeTensor, readF32, writeI32 } from "../native/tensor.ts";
-import { readWeightRows } from "../native/weight.ts";
 import { writeTinyModel } from "../training/testing.ts";
 import { BASE } from "./protocol.ts";
 import { activate, addWeightSet, createWeightSets, freeWeightSets, removeWeightSet } from "./swap.ts";
-import { ask, tinyEngine, tinyPrompt, writeTinyAdapters } from "./testing.ts";
+import { ask, bitsOf, tinyEngine, tinyPrompt, writeTinyAdapters } from "./testing.ts";
 
 setDefaultTimeout(60_000);
 
@@ -36,29 +33,6 @@ await buildLibrary("cpu");
 writeTinyModel(modelDir);
 await writeTinyAdapters(modelDir, root, METHODS);
 afterAll(() => rmSync(root, { recursive: true }));
-
-/** Every value of every linear, as bits. */
-function bitsOf(model: Llama): string {
-  const { device } = model;
-  const hash = new Bun.CryptoHasher("sha256");
-  for (const { linears } of model.layers) {
-    for (const name of linearNames) {
-      const { weight } = linears[name];
-      const rows = createTensor(device, "i32", [weight.out]);
-      writeI32(
-        device,
-        rows,
-        Int32Array.from({ length: weight.out }, (_, i) => i),
-      );
-      const values = createTensor(device, "f32", [weight.out, weight.in]);
-      readWeightRows(device, weight, rows, values);
-      hash.update(readF32(device, values));
-      freeTensor(device, rows);
-      freeTensor(device, values);
-    }
-  }
-  return hash.digest("hex");
-}
 
 for (const compute of ["f32", "bf16"] as const) {
   describe(`swapping, ${compute}`, () => {

@@ -2,16 +2,18 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { MethodName } from "../adapters/adapter.ts";
+import { readWholeWeight } from "../adapters/full.ts";
 import { methodNamed } from "../adapters/registry.ts";
 import { saveAdapter } from "../adapters/storage.ts";
 import { fingerprintModel } from "../formats/fingerprint.ts";
 import { greedy, type SamplingOptions } from "../generation/sampling.ts";
-import { freeLlama, loadLlama } from "../model/model.ts";
+import { freeLlama, type Llama, loadLlama } from "../model/model.ts";
+import { linearNames } from "../model/shapes.ts";
 import { attachTrainables, freeTrainables } from "../model/trainables.ts";
 import { createArena, freeArena } from "../native/arena.ts";
 import { closeDevice, openDevice } from "../native/device.ts";
 import { randomStream } from "../native/philox.ts";
-import { readF32, writeF32 } from "../native/tensor.ts";
+import { createTensor, freeTensor, readF32, writeF32 } from "../native/tensor.ts";
 import { createEngineClient, type EngineClient, type EnginePort } from "./client.ts";
 import { createHost } from "./host.ts";
 import type { EngineEvent, EngineOptions, EngineStats, ScoredToken, Submission } from "./protocol.ts";
@@ -143,4 +145,19 @@ export async function writeTinyAdapters(
   freeArena(arena);
   freeLlama(llama);
   closeDevice(device);
+}
+
+/** Every value of every linear, as bits. */
+export function bitsOf({ device, layers }: Llama): string {
+  const hash = new Bun.CryptoHasher("sha256");
+  for (const { linears } of layers) {
+    for (const name of linearNames) {
+      const { weight } = linears[name];
+      const values = createTensor(device, "f32", [weight.out, weight.in]);
+      readWholeWeight(device, weight, values);
+      hash.update(readF32(device, values));
+      freeTensor(device, values);
+    }
+  }
+  return hash.digest("hex");
 }

@@ -26,7 +26,7 @@ import {
   prepareTrainables,
   type Trainables,
 } from "../model/trainables.ts";
-import { type Arena, createArena, freeArena } from "../native/arena.ts";
+import { type Arena, withArena } from "../native/arena.ts";
 import type { Device } from "../native/device.ts";
 import { fileHash, type Manifest, makeManifest } from "../reporting/manifest.ts";
 import { forecastRun, type MemoryForecast } from "./forecast.ts";
@@ -150,15 +150,6 @@ export function validationLoss(
       heldOutLoss(model, validation, kept, scratch, maxTokens),
     ),
   );
-}
-
-function withArena<T>(device: Device, bytes: number, use: (arena: Arena) => T): T {
-  const arena = createArena(device, bytes);
-  try {
-    return use(arena);
-  } finally {
-    freeArena(arena);
-  }
 }
 
 function attach(
