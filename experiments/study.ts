@@ -61,7 +61,7 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
   const sets = tasks.map((name) => ({
     name,
     path: taskFile(root, { name }),
-    records: readTaskRecords(root, { name }, evaluation.limits?.[name] ?? evaluation.limit ?? undefined),
+    records: readTaskRecords(root, { name }, evaluation.limit ?? undefined),
   }));
   const training = trainingWith(preset.training, flags);
   const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
@@ -216,18 +216,9 @@ export function trainingWith<T extends Pick<TrainRecipe, "steps" | "warmup" | "l
   };
 }
 
-/** --limit holds for every task, below the preset's own limits too. */
 function evaluationOf(preset: Preset, flags: StudyFlags, tasks: readonly string[]): EvaluationRecipe {
-  const { limits, ...rest } = preset.evaluation;
-  const limit = flags.limit ?? rest.limit;
-  const lower = Object.entries(limits ?? {}).filter(([, own]) => limit === null || own < limit);
-  return {
-    ...rest,
-    tasks,
-    limit,
-    beams: flags.beams ?? rest.beams,
-    ...(lower.length > 0 ? { limits: Object.fromEntries(lower) } : {}),
-  };
+  const { evaluation } = preset;
+  return { ...evaluation, tasks, limit: flags.limit ?? evaluation.limit, beams: flags.beams ?? evaluation.beams };
 }
 
 /** A folder's name as a part of file names. */

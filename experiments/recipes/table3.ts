@@ -15,8 +15,6 @@ export interface EvaluationRecipe {
   readonly beams: number;
   /** Test records a task, from the file's beginning; null: all of them. */
   readonly limit: number | null;
-  /** Fewer records for these tasks. */
-  readonly limits?: Readonly<Record<string, number>>;
   /** Most tokens of a generated answer; left out: the task's own limit. */
   readonly maxNewTokens?: number;
 }

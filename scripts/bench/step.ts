@@ -34,6 +34,8 @@ export async function benchStep(bench: Bench): Promise<void> {
   for (const workload of workloads(bench)) {
     for (const compute of workload.computes) await benchWorkload(bench, workload, compute);
   }
+  // Their targets are the small model's.
+  if (isWide(benchModel(bench).config)) return;
   await benchRecords(bench);
   await benchThreads(bench);
 }
