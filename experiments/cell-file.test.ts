@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InputError } from "../src/errors.ts";
 import { paperRecipe, recipeHash } from "../src/training/recipe.ts";
-import { resultOf } from "./cell.ts";
 import {
   type CellFile,
   type CellRecipe,
@@ -14,6 +13,7 @@ import {
   writeCell,
 } from "./cell-file.ts";
 import { presets } from "./recipes/table3.ts";
+import { resultOf } from "./run-cell.ts";
 import { chosenGroups } from "./study.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "sbora-cell-"));
@@ -100,6 +100,28 @@ describe("cell files", () => {
     expect(() => readCell(place, { ...recipe, inputs: { ...recipe.inputs, tests } })).toThrow(
       "inputs.tests.hellaswag",
     );
+  });
+
+  test("a file that was cut or changed is named, and what to do about it", () => {
+    const place = cellPlace(dir, "tiny-dora-r32-s42");
+    const whole = cellOf(recipe);
+    const broken: [unknown, string][] = [
+      [JSON.stringify(whole).slice(0, -20), "not valid JSON"],
+      [JSON.stringify([whole]), "a JSON object at the top level"],
+      [JSON.stringify({ ...whole, tasks: undefined }), "this is no cell: tasks missing"],
+      [
+        JSON.stringify({ ...whole, recipe: { ...recipe, preset: "small" } }),
+        "recipeHash is not the recipe's",
+      ],
+    ];
+    for (const [text, problem] of broken) {
+      writeFileSync(place.json, `${text}`);
+      const read = () => readCell(place, recipe);
+      expect(read).toThrow(InputError);
+      expect(read).toThrow(problem);
+      expect(read).toThrow("delete it, and the same command makes the cell again");
+    }
+    rmSync(place.json);
   });
 
   test("predictions that are missing or damaged are named", () => {

@@ -8,6 +8,7 @@ import { InputError, messageOf } from "../src/errors.ts";
 import type { Prediction } from "../src/evaluation/run.ts";
 import type { Measure } from "../src/evaluation/score.ts";
 import { readJsonObject, writeTextFile } from "../src/formats/files.ts";
+import { isObject, type JsonObject } from "../src/formats/json.ts";
 import type { Manifest } from "../src/reporting/manifest.ts";
 import type { StepMetrics } from "../src/training/loop.ts";
 import { differing, recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
@@ -95,6 +96,11 @@ export interface CellFile {
   readonly timing: CellTiming;
 }
 
+/** What summaries of accuracies read of a cell, whatever table it belongs to. */
+export interface TaskCell extends Omit<CellFile, "recipe"> {
+  readonly recipe: Pick<CellRecipe, "training">;
+}
+
 /** What cells of every experiment have in common. */
 export interface AnyCell {
   readonly schemaVersion: number;
@@ -131,24 +137,51 @@ export function cellPlace(out: string, name: string): CellPlace {
   };
 }
 
-const KINDS = { cell: "Cells", curve: "Curves" } as const;
+const KINDS = {
+  cell: { title: "Cells", parts: ["recipe", "manifest", "tasks", "timing"] },
+  curve: { title: "Curves", parts: ["recipe", "manifest", "timing"] },
+} as const;
 
-/** The finished cell, or null where there is none. @throws InputError when the file belongs to another recipe. */
+/** The finished cell, or null where there is none. @throws InputError when the file belongs to another recipe, or is damaged */
 export function readCell<C extends AnyCell = CellFile>(
   { json }: Pick<CellPlace, "json">,
   recipe: C["recipe"],
   kind: keyof typeof KINDS = "cell",
 ): C | null {
   if (!existsSync(json)) return null;
-  const cell = readJsonObject(json) as unknown as C;
+  const cell = readWhole(json, kind) as C;
   const hash = recipeHash(recipe);
   if (cell.recipeHash === hash && cell.schemaVersion === SCHEMA_VERSION) return cell;
   const differences = cell.recipe ? differing(cell.recipe, recipe) : [];
   throw new InputError(
     `${json}: this ${kind} was made by another recipe (${String(cell.recipeHash).slice(0, 12)}, this run's is ` +
       `${hash.slice(0, 12)}${differences.length > 0 ? `; they differ in ${differences.slice(0, 5).join(", ")}` : ""}). ` +
-      `${KINDS[kind]} of two recipes are never mixed: choose another --out, or move the old results away.`,
+      `${KINDS[kind].title} of two recipes are never mixed: choose another --out, or move the old results away.`,
   );
+}
+
+/** A cell whatever its recipe. @throws InputError when the file is not as one was written, whole and at once */
+export function readWhole(json: string, kind: keyof typeof KINDS = "cell"): AnyCell {
+  const next = `It was damaged or changed by hand: delete it, and the same command makes the ${kind} again.`;
+  const file = jsonOf(json, next);
+  const missing = KINDS[kind].parts.filter((name) => !isObject(file[name]));
+  const problems = [
+    ...(missing.length > 0 ? [`${missing.join(", ")} missing`] : []),
+    ...(isObject(file.recipe) && recipeHash(file.recipe) !== file.recipeHash
+      ? ["its recipeHash is not the recipe's"]
+      : []),
+  ];
+  if (problems.length > 0)
+    throw new InputError(`${json}: this is no ${kind}: ${problems.join("; ")}. ${next}`);
+  return file as unknown as AnyCell;
+}
+
+function jsonOf(path: string, next: string): JsonObject {
+  try {
+    return readJsonObject(path);
+  } catch (error) {
+    throw error instanceof InputError ? new InputError(`${error.message} ${next}`) : error;
+  }
 }
 
 /** A prediction as its line in the .jsonl has it: no text of the record. */

@@ -1,297 +1,125 @@
 /**
- * One cell of a table: train, save the adapter, merge, evaluate, write. Whatever is finished stays on disk, so that a run
- * that was stopped goes on where it was: training from its checkpoint, the evaluation from the last task done.
+ * One cell of a table by its number, as the tasks of a job array run them (run-array.sbatch). Cells know nothing of each
+ * other: any number of them may run at once, on machines that share a folder, and one that is started again goes on from
+ * its checkpoint. The table's own script, with --collect, makes the table of what is there.
  */
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { encodeRecords } from "../src/data/examples.ts";
-import type { InstructionRecord } from "../src/data/records.ts";
-import { splitValidation } from "../src/data/split.ts";
-import { evaluateTask, type Prediction } from "../src/evaluation/run.ts";
-import { majority, measures, parsedShare, scoreOf } from "../src/evaluation/score.ts";
-import { taskNamed } from "../src/evaluation/tasks/registry.ts";
-import { writeTextFile } from "../src/formats/files.ts";
-import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
-import { widestFeature } from "../src/model/shapes.ts";
-import { type Device, reserve } from "../src/native/device.ts";
-import { makeManifest } from "../src/reporting/manifest.ts";
-import { type FineTuned, fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
-import type { StepMetrics } from "../src/training/loop.ts";
-import { type PreparedRun, prepareRun } from "../src/training/prepare.ts";
-import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
-import {
-  type CellFile,
-  type CellPlace,
-  type CellRecipe,
-  type HeldOut,
-  keepLosses,
-  makeFolder,
-  readCell,
-  SCHEMA_VERSION,
-  type StoredPrediction,
-  type TaskResult,
-  type TrainedFacts,
-  writeCell,
-} from "./cell-file.ts";
+import type { ParsedArgs } from "citty";
+import { runCommand, wholeFlag } from "../scripts/arguments.ts";
+import { InputError } from "../src/errors.ts";
+import { closeDevice } from "../src/native/device.ts";
+import { openPlanningDevice } from "../src/native/planning-device.ts";
+import { formatSeconds } from "../src/reporting/progress.ts";
+import { right, textTable } from "../src/reporting/table.ts";
+import type { CellPlace } from "./cell-file.ts";
+import { ownerOf } from "./cell-lock.ts";
+import { type CellTable, cellTables, type ListedCell } from "./cell-tables.ts";
+import { sayStopped, stopOnSignals, watchLines } from "./run-progress.ts";
+import { openTableDevice } from "./table-command.ts";
 
-/** What the cells of one table share. */
-export interface Study {
-  readonly device: Device;
-  readonly modelDir: string;
-  /** As file names and titles call it. */
-  readonly modelName: string;
-  readonly trainingFile: string;
-  readonly trainingRecords: readonly InstructionRecord[];
-  /** Records of every test set that is there, cut to the limit. */
-  readonly tests: ReadonlyMap<string, readonly InstructionRecord[]>;
-  /** SHA-256 of the data files, by name. */
-  readonly hashes: Readonly<Record<string, string>>;
-  /** Training recipe whose split and prompt the base model is measured with. */
-  readonly baseRecipe: TrainRecipe;
-}
+const NAMES = [...cellTables.keys()];
 
-export interface CellPlan {
-  readonly place: CellPlace;
-  readonly recipe: CellRecipe;
-}
+const EXAMPLES = `Examples
+  bun run experiments/cell.ts table3 --list
+        all cells of the tiny Table 3 with their numbers, and which are finished
+  bun run experiments/cell.ts table3 --index 2
+        trains, merges and evaluates the second one
+  bun run experiments/cell.ts table3 --preset small --model DIR --data DIR --seeds 1..3 --count
+        how many there are: the last number of a job array
+  bun run experiments/table3.ts --preset small --model DIR --data DIR --seeds 1..3 --collect
+        the table, when they are finished
 
-/** What the progress line shows. */
-export interface CellWatch {
-  readonly onStep: (metrics: StepMetrics, steps: number) => void;
-  readonly onEvaluate: (task: string, done: number, of: number) => void;
-  readonly shouldStop: () => boolean;
-  readonly onNote?: (text: string) => void;
-}
+The table stands first; its flags are those of its own script, and the same for every cell of one table. Two processes never work on one
+cell: the second is refused while the first is alive. SIGTERM and Ctrl-C save and exit with 143 or 130; the same command goes on from there.`;
 
-/** The finished cell, or null when it was asked to stop. */
-export async function runCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
-  const finished = readCell(plan.place, plan.recipe);
-  if (finished) {
-    keepLosses(plan.place);
-    return finished;
+// Which flags there are depends on the table.
+const named = process.argv.slice(2).find((word) => cellTables.has(word));
+const CELL_ARGS = {
+  table: { type: "positional", required: false, description: `${NAMES.join(", ")}` },
+  index: { type: "string", valueHint: "N", description: "Run this cell, from 1" },
+  list: { type: "boolean", default: false, description: "Print all cells and how far they are" },
+  count: { type: "boolean", default: false, description: "Print the number of cells" },
+  ...cellTables.get(named ?? NAMES[0]!)!.args,
+} as const;
+
+type CellArgs = Record<string, unknown> & Pick<ParsedArgs<typeof CELL_ARGS>, "table" | "list" | "count">;
+
+async function run(args: CellArgs): Promise<void> {
+  const table = cellTables.get(args.table ?? "");
+  if (!table) {
+    const given = args.table ? `"${args.table}" is no table with cells` : "the table is missing";
+    throw new InputError(`${given}; expected one of ${NAMES.join(", ")} in front of the flags. See --help.`);
   }
-  makeFolder(plan.place.work);
-  const { training } = plan.recipe;
-  return training ? trainedCell(study, plan, training, watch) : baseCell(study, plan, watch);
+  const index = wholeFlag(args, "index", 1);
+  if ([index !== undefined, args.list, args.count].filter(Boolean).length !== 1) {
+    throw new InputError("Say what to do: one of --index N, --list and --count. See --help.");
+  }
+  if (index !== undefined) return runOne(table, args, index);
+  const cells = table.open(openPlanningDevice(), args);
+  console.log(args.count ? `${cells.length}` : listOf(cells));
 }
 
-async function trainedCell(
-  study: Study,
-  plan: CellPlan,
-  training: TrainRecipe,
-  watch: CellWatch,
-): Promise<CellFile | null> {
-  const out = join(plan.place.work, "train");
-  const run = await fineTune({
-    ...runInput(study, training, watch),
-    device: study.device,
-    out,
-    resume: true,
-    saveAs: "native",
-    shouldStop: watch.shouldStop,
-    onStep: watch.onStep,
-  });
+async function runOne(table: CellTable, args: CellArgs, index: number): Promise<void> {
+  const device = await openTableDevice(args);
   try {
-    if (!run.result.finished) return null;
-    const held = heldOutExamples(study.trainingRecords, run, training);
-    const unmerged = validationLoss({ ...run, validation: held });
-    const model = mergedForEvaluation(run);
-    const merged = validationLoss({ ...run, model, validation: held });
-    const measured = { unmerged, merged, held };
-    const steps = stepsIn(join(out, "metrics.jsonl"));
-    return await evaluateAndWrite(study, plan, { run, model, measured, trained: factsOf(run), steps }, watch);
-  } finally {
-    run.close();
-  }
-}
-
-async function baseCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
-  const run = prepareRun(runInput(study, study.baseRecipe, watch));
-  const model = loadLlama(study.device, study.modelDir, run.load);
-  try {
-    // Training reserves the workspace by itself; here nothing has run yet.
-    const { maxTokens: tokens, config } = run;
-    const { vocabSize: vocabulary } = config;
-    reserve(study.device, { tokens, width: widestFeature(config), rank: study.baseRecipe.rank, vocabulary });
-    const held = heldOutExamples(study.trainingRecords, run, study.baseRecipe);
-    const loss = validationLoss({ ...run, model, validation: held });
-    const measured = { unmerged: loss, merged: loss, held };
-    return await evaluateAndWrite(study, plan, { run, model, measured, trained: null, steps: [] }, watch);
-  } finally {
-    freeLlama(model);
-  }
-}
-
-function runInput(study: Study, recipe: TrainRecipe, watch: CellWatch) {
-  const { modelDir, trainingFile: dataFile, trainingRecords: records } = study;
-  return { modelDir, dataFile, records, recipe, ...(watch.onNote ? { onNote: watch.onNote } : {}) };
-}
-
-/** The validation records of a run with labels on the response alone. */
-export function heldOutExamples(
-  records: readonly InstructionRecord[],
-  { tokenizer, prompt, config }: Pick<PreparedRun, "tokenizer" | "prompt" | "config">,
-  recipe: Pick<TrainRecipe, "valSize" | "seed" | "cutoff">,
-): PreparedRun["validation"] {
-  const { validation } = splitValidation(records.length, recipe.valSize, recipe.seed);
-  const { examples } = encodeRecords(
-    records,
-    {
-      encode: tokenizer.encode,
-      prompt,
-      bosId: tokenizer.bosId,
-      eosId: tokenizer.eosId ?? config.eosTokenIds[0]!,
-      cutoff: recipe.cutoff,
-      lossOn: "response",
-    },
-    validation,
-  );
-  return examples;
-}
-
-export function factsOf({ plan, steps, result }: FineTuned): TrainedFacts {
-  const { weights, trainable, kept, scratch, parameters } = plan;
-  const { bestStep, bestLoss } = result;
-  return {
-    parameters,
-    steps,
-    bestStep,
-    bestValidationLoss: bestLoss,
-    planned: { weights, trainable, kept, scratch },
-  };
-}
-
-interface Evaluated {
-  readonly run: PreparedRun;
-  /** Without adapters: the base, or merged. */
-  readonly model: Llama;
-  readonly measured: { unmerged: number | null; merged: number | null; held: PreparedRun["validation"] };
-  readonly trained: TrainedFacts | null;
-  /** Every step of the run, those before a resume too. */
-  readonly steps: readonly StepMetrics[];
-}
-
-async function evaluateAndWrite(
-  study: Study,
-  plan: CellPlan,
-  { run, model, measured, trained, steps }: Evaluated,
-  watch: CellWatch,
-): Promise<CellFile | null> {
-  const { recipe, place } = plan;
-  const start = performance.now();
-  const sets: Record<string, TaskResult | null> = {};
-  const all: StoredPrediction[] = [];
-  for (const name of recipe.evaluation.tasks) {
-    const records = study.tests.get(name);
-    if (!records) {
-      sets[name] = null;
-      continue;
+    const cells = table.open(device, args);
+    const cell = cells[index - 1];
+    if (!cell) {
+      throw new InputError(
+        `--index is ${index}; ${args.table} has ${cells.length} cells with these flags, expected 1 to ${cells.length}. ` +
+          "--list shows them.",
+      );
     }
-    if (watch.shouldStop()) return null;
-    const predictions = await taskPredictions(run, model, plan, name, records, watch);
-    sets[name] = resultOf(predictions);
-    all.push(...predictions.map((prediction) => ({ task: name, ...prediction })));
+    const stop = stopOnSignals();
+    const progress = watchLines(1, () => stop.signal !== null);
+    const title = `cell ${index} of ${cells.length}, ${cell.title}`;
+    const done = await cell.run(progress.watch(title, cell.place.json)).finally(progress.end);
+    if (!done) return sayStopped(stop);
+    progress.finished([], true);
+    console.log(cell.place.json);
+  } finally {
+    closeDevice(device);
   }
-  const { timing, ...head } = describedCell(study, recipe, { trained, steps, start });
-  const cell: CellFile = { ...head, tasks: { sets, heldOut: heldOutOf(measured) }, timing };
-  keepLosses(place);
-  writeCell(place, cell, all);
-  // The adapter and its metrics stay; what only a resumed run would need goes.
-  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
-  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
-  return cell;
 }
 
-/** What a cell says besides its measurements. `start`: when its evaluation began (performance.now). */
-export function describedCell<R extends { readonly inputs: { readonly base: string } }>(
-  { device, modelName, hashes }: Pick<Study, "device" | "modelName" | "hashes">,
-  recipe: R,
-  { trained, steps, start }: Pick<Evaluated, "trained" | "steps"> & { readonly start: number },
-) {
-  const model = { name: modelName, fingerprint: recipe.inputs.base };
-  const { command, threads, ...made } = makeManifest(device, model, hashes);
-  return {
-    schemaVersion: SCHEMA_VERSION,
-    recipe,
-    recipeHash: recipeHash(recipe),
-    manifest: { ...made, trained },
-    timing: {
-      command,
-      threads,
-      ...trainingTimes(steps),
-      evaluateSeconds: (performance.now() - start) / 1000,
-      finished: new Date().toISOString(),
-    },
-  };
+/** Every cell with its number, and how far it is. */
+function listOf(cells: readonly ListedCell[]): string {
+  const rows = cells.map((cell, i) => [`${i + 1}`, cell.title, cell.place.name, stateOf(cell)]);
+  const finished = cells.filter((cell) => cell.read() !== null).length;
+  const columns = [right("cell"), { title: "" }, { title: "name" }, { title: "state" }];
+  return `${textTable({ columns, rows })}\n\n${finished} of ${cells.length} finished`;
 }
 
-/** Predictions of one task, from the part file of an interrupted evaluation where it is there. */
-export async function taskPredictions(
-  run: Pick<PreparedRun, "tokenizer" | "prompt">,
-  model: Llama,
-  { place, recipe }: { readonly place: CellPlace; readonly recipe: Pick<CellRecipe, "evaluation"> },
-  name: string,
-  records: readonly InstructionRecord[],
-  watch: CellWatch,
-): Promise<Prediction[]> {
-  const hash = recipeHash(recipe);
-  const part = join(place.work, "evaluated", `${name}.json`);
-  if (existsSync(part)) {
-    const stored = JSON.parse(readFileSync(part, "utf8")) as {
-      recipeHash: string;
-      predictions: Prediction[];
-    };
-    if (stored.recipeHash === hash) return stored.predictions;
-  }
-  const { beams, rulers, maxNewTokens } = recipe.evaluation;
-  const predictions = await evaluateTask(model, run.tokenizer, taskNamed(name), records, {
-    beams,
-    rulers,
-    ...(maxNewTokens === undefined ? {} : { maxNewTokens }),
-    prompt: (record) => run.prompt.test(record),
-    onProgress: (done, of) => watch.onEvaluate(name, done, of),
-  });
-  makeFolder(join(part, ".."));
-  writeTextFile(part, `${JSON.stringify({ recipeHash: hash, predictions })}\n`);
-  return predictions;
+function stateOf(cell: ListedCell): string {
+  if (cell.read()) return "finished";
+  const owner = ownerOf(cell.place);
+  // By the clocks of two machines: no more than a hint.
+  const silent = owner && formatSeconds(Math.max(0, Date.now() - owner.seen.getTime()) / 1000);
+  return [
+    doneSoFar(cell.place) ?? (owner ? "starting" : "not started"),
+    ...(owner ? [`${owner.who}, last sign of life ${silent} ago`] : []),
+  ].join("; ");
 }
 
-/** Figures of one task from its predictions. */
-export function resultOf(predictions: readonly Prediction[]): TaskResult {
-  const scores: TaskResult["scores"] = Object.fromEntries(
-    measures.flatMap((measure) => {
-      const score = scoreOf(predictions, measure);
-      if (!score) return [];
-      const { correct, accuracy, standardError } = score;
-      return [[measure, { correct, accuracy, standardError }]];
-    }),
-  );
-  return {
-    records: predictions.length,
-    scores,
-    parsed: parsedShare(predictions),
-    majority: majority(predictions.map(({ label }) => label)),
-  };
+function doneSoFar({ work }: CellPlace): string | null {
+  const metrics = join(work, "train", "metrics.jsonl");
+  const evaluated = join(work, "evaluated");
+  const steps = existsSync(metrics) ? readFileSync(metrics, "utf8").split("\n").length - 1 : 0;
+  const sets = existsSync(evaluated)
+    ? readdirSync(evaluated).filter((name) => !name.startsWith(".")).length
+    : 0;
+  const parts = [
+    ...(steps > 0 ? [`${steps} steps trained`] : []),
+    ...(sets > 0 ? [`${sets} test sets asked`] : []),
+  ];
+  return parts.length > 0 ? parts.join(", ") : null;
 }
 
-function heldOutOf({ unmerged, merged, held }: Evaluated["measured"]): HeldOut | null {
-  if (unmerged === null || merged === null) return null;
-  const tokens = held.reduce((sum, example) => sum + example.tokens.length - example.labelFrom, 0);
-  return { records: held.length, tokens, unmerged, merged };
-}
-
-export function stepsIn(path: string): StepMetrics[] {
-  const lines = readFileSync(path, "utf8").split("\n").filter(Boolean);
-  return lines.map((line) => JSON.parse(line) as StepMetrics);
-}
-
-function trainingTimes(steps: readonly StepMetrics[]) {
-  const seconds = steps.map((step) => step.seconds).sort((a, b) => a - b);
-  const trainSeconds = seconds.reduce((sum, s) => sum + s, 0);
-  const tokens = steps.reduce((sum, step) => sum + step.tokens, 0);
-  return {
-    trainSeconds,
-    stepSeconds: seconds[Math.floor(seconds.length / 2)] ?? 0,
-    tokensPerSecond: trainSeconds > 0 ? tokens / trainSeconds : 0,
-  };
-}
+await runCommand({
+  name: "bun run experiments/cell.ts",
+  description: "One cell of a table by its number, for job arrays.",
+  args: CELL_ARGS,
+  examples: EXAMPLES,
+  run: (args) => run(args as CellArgs),
+});

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { lettersOf } from "./aqua-rules.ts";
-import { resultOf } from "./cell.ts";
 import type { CellFile, StoredPrediction } from "./cell-file.ts";
 import { aboveZero, signed } from "./claims.ts";
+import { resultOf } from "./run-cell.ts";
 import { type Outcome, rowsOf } from "./summary.ts";
 import { tableClaims } from "./table-claims.ts";
 import { arithmetic, commonsense } from "./task-tables.ts";

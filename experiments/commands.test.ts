@@ -16,7 +16,7 @@ function run(name: string, ...args: string[]): { code: number; stdout: string; s
   return { code: child.exitCode, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
 }
 
-const scripts = ["table1", "table2", "table3", "table4", "figure2", "figure3", "figure4"];
+const scripts = ["table1", "table2", "table3", "table4", "table5", "figure2", "figure3", "figure4"];
 
 describe.each(scripts.map((name) => [name] as const))("%s", (name) => {
   test("--help shows flags and examples that name the script", () => {

@@ -13,6 +13,7 @@ import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { openModelTensors } from "../src/formats/safetensors.ts";
 import { linearNames, linearPath, targetedLinears } from "../src/model/shapes.ts";
 import { closeDevice, openDevice } from "../src/native/device.ts";
+import { fileHash, type Manifest, makeManifest } from "../src/reporting/manifest.ts";
 import { startProgress } from "../src/reporting/progress.ts";
 import { markdownSections, textSections } from "../src/reporting/table.ts";
 import { paperRecipe } from "../src/training/recipe.ts";
@@ -84,7 +85,6 @@ async function figure2(args: ParsedArgs<typeof ARGS>): Promise<void> {
     base: openModelTensors(modelDir),
     adapted: sites.map(({ name }) => `model.${name}.weight`),
   };
-  const show = (merged: readonly MergedModel[]): void => write({ ...report, merged }, out);
   const named = listFlag(args, "merged");
   const steps = wholeFlag(args, "steps", 1) ?? 20;
   if (args["dry-run"]) {
@@ -94,33 +94,39 @@ async function figure2(args: ParsedArgs<typeof ARGS>): Promise<void> {
     console.log(`${made}; shows ${report.matrix} of ${report.modelName}, writes to ${out}`);
     return;
   }
-  if (named) {
-    show(named.map(openMerged));
-    return;
-  }
-  const training = { name: preset, trainingFile: TRAINING_FILES[preset] };
-  const dataFile = trainingFileIn(dataFolder({ writeTinyData: writeTinySums }, training, flags), training);
   const device = await openDevice();
+  const show = (merged: readonly MergedModel[], data: Manifest["data"]): void => {
+    const manifest = makeManifest(device, { name: report.modelName, fingerprint: "" }, data);
+    write({ ...report, merged }, manifest, out);
+  };
   const lines = new Map<MethodName, ReturnType<typeof startProgress>>();
   try {
+    if (named) {
+      show(named.map(openMerged), {});
+      return;
+    }
+    const training = { name: preset, trainingFile: TRAINING_FILES[preset] };
+    const dataFile = trainingFileIn(dataFolder({ writeTinyData: writeTinySums }, training, flags), training);
     const onStep = (method: MethodName, step: number, of: number): void => {
       if (!lines.has(method)) lines.set(method, startProgress(methodTitle(method), of));
       lines.get(method)!.update(step);
       if (step === of) lines.get(method)!.end();
     };
-    await withTrainedMerges({ device, modelDir, dataFile, methods, rank, steps, onStep }, show);
+    await withTrainedMerges({ device, modelDir, dataFile, methods, rank, steps, onStep }, (merged) =>
+      show(merged, { [basename(dataFile)]: fileHash(dataFile) }),
+    );
   } finally {
     closeDevice(device);
   }
 }
 
-function write(report: RegionalReport, out: string): void {
+function write(report: RegionalReport, manifest: Manifest, out: string): void {
   const found = regionalOf(report);
   const sections = regionalSections(report, found);
   makeFolder(out);
   writeTextFile(join(out, "figure.svg"), regionalPicture(report, found));
   writeTextFile(join(out, "figure.csv"), regionalCsv(found));
-  writeTextFile(join(out, "figure.json"), regionalJson(report, found));
+  writeTextFile(join(out, "figure.json"), regionalJson(report, found, manifest));
   writeTextFile(join(out, "figure.md"), `![](figure.svg)\n\n${markdownSections(sections)}`);
   console.log(textSections(sections));
   console.log(`\nfigure.svg, .csv, .json and .md in ${out}`);

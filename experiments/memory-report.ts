@@ -47,8 +47,9 @@ function colourOf(method: MethodName): number {
   return at < 0 ? curveMethods.length : at + 1;
 }
 
-export function memoryPicture({ figure, preset, modelName, curves }: MemoryReport): string {
-  const panels = ranksOf(curves).map(
+/** One a rank. */
+export function memoryPanels(curves: readonly CurveFile[]): CurvePanel[] {
+  return ranksOf(curves).map(
     (rank): CurvePanel => ({
       title: `r = ${rank}`,
       curves: curves
@@ -60,12 +61,18 @@ export function memoryPicture({ figure, preset, modelName, curves }: MemoryRepor
         })),
     }),
   );
+}
+
+export const MEMORY_AXES = { x: "seconds since the first step", y: "resident memory, MiB" } as const;
+export const MEMORY_NOTE =
+  "Beside each curve: the time that its training took. The scale need not begin at 0.";
+
+export function memoryPicture({ figure, preset, modelName, curves }: MemoryReport): string {
   return curveChart({
     title: `Figure ${figure.number}, ${modelName}, preset ${preset.name}: memory while training`,
-    x: "seconds since the first step",
-    y: "resident memory, MiB",
-    panels,
-    note: "Beside each curve: the time that its training took. The scale need not begin at 0.",
+    ...MEMORY_AXES,
+    panels: memoryPanels(curves),
+    note: MEMORY_NOTE,
   });
 }
 

@@ -19,15 +19,6 @@ import type { StepMetrics } from "../src/training/loop.ts";
 import { positionsFor } from "../src/training/prepare.ts";
 import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
 import {
-  type CellWatch,
-  describedCell,
-  factsOf,
-  heldOutExamples,
-  resultOf,
-  stepsIn,
-  taskPredictions,
-} from "./cell.ts";
-import {
   type CellManifest,
   type CellPlace,
   type CellTiming,
@@ -41,6 +32,15 @@ import {
 import type { TaskData } from "./multi-sbora-data.ts";
 import type { AdapterRecipe, Draw, MultiRecipe } from "./multi-sbora-recipe.ts";
 import { compareMerged, type Structure } from "./multi-sbora-structure.ts";
+import {
+  type CellWatch,
+  describedCell,
+  factsOf,
+  heldOutExamples,
+  resultOf,
+  stepsIn,
+  taskPredictions,
+} from "./run-cell.ts";
 
 /** What all cells share. */
 export interface MultiWorld {

@@ -1,7 +1,7 @@
 /** What Multi-SBoRA prints: tasks alone and merged, whose weights they are, verdicts, and the same as CSV and picture. */
 import { arithmeticTasks, commonsenseTasks } from "../src/evaluation/tasks/registry.ts";
 import { type BarChart, barChart } from "../src/reporting/bars.ts";
-import { csvText } from "../src/reporting/csv.ts";
+import { type CsvValue, csvText } from "../src/reporting/csv.ts";
 import { markdownSections, right, type Section, textSections } from "../src/reporting/table.ts";
 import { signed } from "./claims.ts";
 import {
@@ -251,22 +251,23 @@ function tellsSection({ study, variants }: MultiReport): Section {
   };
 }
 
-/** A line for every seed, method, task and model. */
-export function csvOf({ study, variants }: MultiReport): string {
-  const header = [
-    "method",
-    "draw",
-    "rank",
-    "seed",
-    "task",
-    "model",
-    "records",
-    "correct",
-    "accuracy_percent",
-    "held_out_tokens",
-    "held_out_nats_per_token",
-  ];
-  const rows = variants.flatMap(({ variant, runs }) =>
+const COLUMNS = [
+  "method",
+  "draw",
+  "rank",
+  "seed",
+  "task",
+  "model",
+  "records",
+  "correct",
+  "accuracy_percent",
+  "held_out_tokens",
+  "held_out_nats_per_token",
+] as const;
+
+/** A row for every seed, method, task and model, by COLUMNS. */
+function figures({ study, variants }: MultiReport): CsvValue[][] {
+  return variants.flatMap(({ variant, runs }) =>
     runs.flatMap((run, i) =>
       study.taskNames.flatMap((task) =>
         models.map((model) => {
@@ -280,7 +281,29 @@ export function csvOf({ study, variants }: MultiReport): string {
       ),
     ),
   );
-  return csvText(header, rows);
+}
+
+export function csvOf(report: MultiReport): string {
+  return csvText(COLUMNS, figures(report));
+}
+
+/** The figures of the CSV and the claims with their numbers, for programs. */
+export function jsonOf(report: MultiReport): string {
+  const { preset, modelName, taskNames, rank, seeds } = report.study;
+  const rows = figures(report).map((row) =>
+    Object.fromEntries(COLUMNS.map((name, i) => [name, row[i] ?? null])),
+  );
+  const claims = claimsOf(report.variants, taskNames);
+  const json = {
+    experiment: "multi-sbora",
+    preset: preset.name,
+    model: modelName,
+    rank,
+    seeds,
+    rows,
+    claims,
+  };
+  return `${JSON.stringify(json, null, 2)}\n`;
 }
 
 export function pictureOf(report: MultiReport): string {

@@ -17,7 +17,15 @@ import { readPredictions } from "./cell-file.ts";
 import { type MultiCell, type MultiPlan, runMultiCell } from "./multi-sbora-cell.ts";
 import type { MultiOutcome } from "./multi-sbora-claims.ts";
 import { type MultiPresetName, multiPresets } from "./multi-sbora-recipe.ts";
-import { csvOf, type MultiReport, markdownOf, PICTURE, pictureOf, textOf } from "./multi-sbora-report.ts";
+import {
+  csvOf,
+  jsonOf,
+  type MultiReport,
+  markdownOf,
+  PICTURE,
+  pictureOf,
+  textOf,
+} from "./multi-sbora-report.ts";
 import { type MultiStudy, openMultiStudy } from "./multi-sbora-study.ts";
 import { wholeList } from "./number-lists.ts";
 import { inMillions, methodTitle } from "./parameters.ts";
@@ -31,7 +39,7 @@ const EXAMPLES = `Examples
   bun run experiments/multi-sbora.ts --preset small --model models/smollm2-135m --data data/llm-adapters --dry-run
         steps, tokens, memory and expected time of a real model on real tasks; nothing is trained
 
-One JSON a cell is written to --out with its predictions beside it; table.md, table.csv and picture.svg are made from all of them.
+One JSON a cell is written to --out with its predictions beside it; table.md, .csv, .json and picture.svg are made from all of them.
 Started again, finished cells are skipped and an interrupted one goes on; cells of another recipe are refused. --data is a folder with
 dataset/<task>/test.json and, to train on, dataset/<task>/train.json or a mix of LLM-Adapters' in ft-training_set.`;
 
@@ -107,10 +115,11 @@ async function runStudy(study: MultiStudy, out: string): Promise<void> {
   const report = reportOf(study, outcomes);
   writeTextFile(join(out, "table.md"), markdownOf(report));
   writeTextFile(join(out, "table.csv"), csvOf(report));
+  writeTextFile(join(out, "table.json"), jsonOf(report));
   writeTextFile(join(out, PICTURE), pictureOf(report));
   console.log(textOf(report));
   console.log(
-    `\n${outcomes.size} cells in ${out}, this table in table.md and table.csv, its picture in ${PICTURE}`,
+    `\n${outcomes.size} cells in ${out}, this table in table.md, .csv and .json, its picture in ${PICTURE}`,
   );
 }
 

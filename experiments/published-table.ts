@@ -27,20 +27,31 @@ export interface PublishedAverage {
   readonly columns: readonly string[];
 }
 
+/** A column of ours beside what the paper prints as trained parameters. */
+export interface BesideTrained {
+  readonly title: string;
+  readonly cell: (row: PublishedRow) => string;
+}
+
 /** All rows of a table of the paper, with the columns that ours has; further averages are ours, over its printed cells. */
 export function publishedSection(
   table: PaperTable,
   columns: readonly string[],
   averages: readonly PublishedAverage[] = [],
+  besideTrained: readonly BesideTrained[] = [],
 ): Section {
-  const rows = publishedTable(table);
+  const printed = publishedTable(table);
+  const models = [...new Set(printed.map(({ model }) => model))];
+  const rows = models.flatMap((model) => printed.filter((row) => row.model === model));
+  const averaged = rows.some(({ average }) => average !== null);
   const cellsOf = (row: PublishedRow): string[] => [
     row.model,
     row.method,
     withNotes(`${row.rank ?? ""}`, row.labelNotes),
     row.trained ? withNotes(row.trained.text, row.trained.notes) : "",
+    ...besideTrained.map(({ cell }) => cell(row)),
     ...columns.map((title) => withNotes(row.cells[title]!.value.toFixed(1), row.cells[title]!.notes)),
-    row.average ? withNotes(row.average.value.toFixed(1), row.average.notes) : MISSING,
+    ...(averaged ? [row.average ? withNotes(row.average.value.toFixed(1), row.average.notes) : MISSING] : []),
     ...averages.map((average) => meanOfCells(row, average.columns)?.toFixed(1) ?? MISSING),
   ];
   const letters = [...new Set(rows.flatMap(notesOf))].sort();
@@ -52,8 +63,9 @@ export function publishedSection(
         { title: "method" },
         right("r"),
         right("trained"),
+        ...besideTrained.map(({ title }) => right(title)),
         ...columns.map(right),
-        right("Avg"),
+        ...(averaged ? [right("Avg")] : []),
         ...averages.map(({ title }) => right(title)),
       ],
       rows: rows.flatMap((row, i) =>

@@ -3,6 +3,7 @@ import { InputError } from "../src/errors.ts";
 import type { TensorEntry } from "../src/formats/safetensors.ts";
 import { csvText } from "../src/reporting/csv.ts";
 import { heatmapChart } from "../src/reporting/heatmap.ts";
+import type { Manifest } from "../src/reporting/manifest.ts";
 import { right, type Section } from "../src/reporting/table.ts";
 import { type Claim, claimsSection, counted } from "./claims.ts";
 import { methodTitle } from "./parameters.ts";
@@ -135,7 +136,12 @@ export function regionalCsv(found: readonly Regional[]): string {
   return csvText(["model", "method", "line", "index"], rows);
 }
 
-export function regionalJson(report: RegionalReport, found: readonly Regional[]): string {
+/** `manifest`: how the merged models, or the reading of them, came about. */
+export function regionalJson(
+  report: RegionalReport,
+  found: readonly Regional[],
+  manifest: Manifest | null = null,
+): string {
   const models = found.map(({ model, region, all, elsewhere }) => ({
     model: model.name,
     method: model.method,
@@ -148,5 +154,6 @@ export function regionalJson(report: RegionalReport, found: readonly Regional[])
     elsewhere,
   }));
   const { modelName, matrix } = report;
-  return `${JSON.stringify({ model: modelName, matrix, merged: models, claims: found.flatMap(claimsOf) }, null, 2)}\n`;
+  const json = { model: modelName, matrix, merged: models, claims: found.flatMap(claimsOf) };
+  return `${JSON.stringify(manifest ? { manifest, ...json } : json, null, 2)}\n`;
 }

@@ -1,9 +1,10 @@
 /** What somebody sees while the cells of a table run: one line on stderr, a lasting one for every finished cell. */
 import { existsSync } from "node:fs";
+import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
-import type { CellPlan, CellWatch } from "./cell.ts";
 import type { CellFile } from "./cell-file.ts";
 import { methodTitle } from "./parameters.ts";
+import type { CellPlan, CellWatch } from "./run-cell.ts";
 import type { OpenedStudy } from "./study.ts";
 
 export interface CellsProgress {
@@ -65,7 +66,7 @@ export function watchLines(total: number, shouldStop: () => boolean): LinesProgr
       // A cell read from its file says nothing about how long the others take.
       known = existsSync(json);
       started = performance.now();
-      label = `[${number}/${total}] ${title}`;
+      label = total > 1 ? `[${number}/${total}] ${title}` : title;
       return {
         shouldStop,
         onStep: ({ step, loss }, steps) => show("training", steps, "steps", step, `loss ${loss.toFixed(3)}`),
@@ -97,7 +98,7 @@ export function watchLines(total: number, shouldStop: () => boolean): LinesProgr
   };
 }
 
-function titleOf({ recipe }: CellPlan): string {
+export function titleOf({ recipe }: Pick<CellPlan, "recipe">): string {
   const { training } = recipe;
   return training ? `${methodTitle(training.method)} r=${training.rank} seed ${training.seed}` : "base model";
 }
@@ -108,15 +109,29 @@ function averageOf({ tasks }: CellFile): number | null {
   return values.length > 0 ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-/** The first signal asks for a stop between two steps or tasks, the second ends the process. */
-export function stopOnSignals(): { readonly signal: "SIGINT" | "SIGTERM" | null } {
-  const state: { signal: "SIGINT" | "SIGTERM" | null } = { signal: null };
+export interface StopState {
+  readonly signal: "SIGINT" | "SIGTERM" | null;
+}
+
+/**
+ * The first signal asks for a stop between two steps or tasks; a second Ctrl-C ends the process. A second SIGTERM does not:
+ * batch systems send one to the script and one to each of its processes, and SIGKILL when they mean it.
+ */
+export function stopOnSignals(): StopState {
+  const state: { signal: StopState["signal"] } = { signal: null };
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.on(name, () => {
-      if (state.signal) process.exit(name === "SIGINT" ? 130 : 143);
+      if (state.signal && name === "SIGINT") process.exit(130);
+      if (state.signal) return;
       state.signal = name;
-      process.stderr.write(`\n${name}: stopping after this step; once more to stop at once\n`);
+      process.stderr.write(`\n${name}: stopping after this step; Ctrl-C (once more) to stop at once\n`);
     });
   }
   return state;
+}
+
+/** Says how to go on, and sets the exit code of a process that a signal has ended: 128 and its number. */
+export function sayStopped({ signal }: StopState): void {
+  console.error(`stopped; the same command goes on from here:\n  ${commandLine()}`);
+  process.exitCode = signal === "SIGTERM" ? 143 : 130;
 }

@@ -1,6 +1,6 @@
 /** How many test questions stand in the training file: what is contaminated is counted, not assumed. */
 import type { InstructionRecord } from "../src/data/records.ts";
-import type { Study } from "./cell.ts";
+import type { Study } from "./run-cell.ts";
 
 /** One sentence a run, over the records that are asked. */
 export function sharedQuestions({ trainingRecords, tests, trainingFile }: SharedInput): string[] {

@@ -14,7 +14,7 @@ import { openStudy, type StudyFlags } from "./study.ts";
 import { arithmetic, commonsense } from "./task-tables.ts";
 
 const results = join(import.meta.dir, "../results/table3/small");
-const committed = existsSync(results) ? readdirSync(results).filter((name) => name.endsWith(".json")) : [];
+const committed = existsSync(results) ? readdirSync(results).filter((name) => /-s\d+\.json$/.test(name)) : [];
 const dir = mkdtempSync(join(tmpdir(), "sbora-study-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -66,7 +66,12 @@ describe("the committed cells of Table 3", () => {
 describe("Table 4", () => {
   test("--limit holds for all sets", () => {
     const limits = (limit: number | null) => {
-      const { tests } = openStudy(openPlanningDevice(), arithmetic, arithmetic.presets.tiny, flagsFor({ limit }));
+      const { tests } = openStudy(
+        openPlanningDevice(),
+        arithmetic,
+        arithmetic.presets.tiny,
+        flagsFor({ limit }),
+      );
       return ["gsm8k", "AddSub"].map((name) => tests.get(name)?.length);
     };
     expect(limits(null)).toEqual([60, 60]);

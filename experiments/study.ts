@@ -15,9 +15,9 @@ import type { Device } from "../src/native/device.ts";
 import { fileHash } from "../src/reporting/manifest.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import type { TrainRecipe } from "../src/training/recipe.ts";
-import type { CellPlan, Study } from "./cell.ts";
 import { type CellRecipe, cellPlace } from "./cell-file.ts";
 import { type EvaluationRecipe, type Group, type Preset, SCALING, tableMethods } from "./recipes/table3.ts";
+import type { CellPlan, Study } from "./run-cell.ts";
 import type { TaskTable } from "./task-tables.ts";
 import { TINY_MODEL } from "./tiny/data.ts";
 
@@ -58,18 +58,15 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
   const root = dataFolder(table, preset, flags);
   const trainingFile = trainingFileIn(root, preset);
   const evaluation = evaluationOf(preset, flags, tasks);
-  const sets = tasks.map((name) => ({
-    name,
-    path: taskFile(root, { name }),
-    records: readTaskRecords(root, { name }, evaluation.limit ?? undefined),
-  }));
   const training = trainingWith(preset.training, flags);
   const modelName = flags.model === null ? preset.model : slug(basename(modelDir));
-  const inputs: CellRecipe["inputs"] = {
-    ...modelInputs(modelDir, training.prompt),
-    training: fileHash(trainingFile),
-    tests: Object.fromEntries(sets.map(({ name, path }) => [name, path === null ? null : fileHash(path)])),
-  };
+  const { inputs, ...data } = readInputs({
+    modelDir,
+    root,
+    trainingFile,
+    prompt: training.prompt,
+    evaluation,
+  });
   const plan = (method: string, rank: number, recipe: TrainRecipe | null, seed: number): CellPlan => ({
     place: cellPlace(flags.out, `${modelName}-${method}-r${rank}-s${seed}`),
     recipe: {
@@ -88,7 +85,6 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
       plan(method, rank, { ...training, method, rank, alpha: SCALING * rank, seed }, seed),
     ),
   );
-  const baseRecipe = { ...training, ...anyMethod, seed: seeds[0]! };
   return {
     device,
     table,
@@ -96,22 +92,50 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
     modelDir,
     modelName,
     trainingFile,
+    ...data,
+    baseRecipe: { ...training, ...anyMethod, seed: seeds[0]! },
+    cells: [plan("base", 0, null, seeds[0]!), ...trained],
+  };
+}
+
+/** The base trains nothing, but its held-out records are those of a training recipe. */
+export const anyMethod = { method: "lora", rank: 1, alpha: SCALING } as const;
+
+export interface InputFolders {
+  readonly modelDir: string;
+  /** Data folder. */
+  readonly root: string;
+  readonly trainingFile: string;
+  readonly prompt: string;
+  readonly evaluation: EvaluationRecipe;
+}
+
+/** What cells are trained on and asked, and the hashes of it all. */
+export function readInputs({ modelDir, root, trainingFile, prompt, evaluation }: InputFolders) {
+  const { tasks, limit } = evaluation;
+  const sets = tasks.map((name) => ({
+    name,
+    path: taskFile(root, { name }),
+    records: readTaskRecords(root, { name }, limit ?? undefined),
+  }));
+  const inputs: CellRecipe["inputs"] = {
+    ...modelInputs(modelDir, prompt),
+    training: fileHash(trainingFile),
+    tests: Object.fromEntries(sets.map(({ name, path }) => [name, path === null ? null : fileHash(path)])),
+  };
+  return {
+    inputs,
     trainingRecords: readInstructionRecords(trainingFile),
-    tests: new Map(sets.flatMap(({ name, records }) => (records ? [[name, records]] : []))),
+    tests: new Map(sets.flatMap(({ name, records }) => (records ? [[name, records] as const] : []))),
     hashes: {
       [basename(trainingFile)]: inputs.training,
       ...Object.fromEntries(
         Object.entries(inputs.tests).flatMap(([name, hash]) => (hash ? [[`${name}/test.json`, hash]] : [])),
       ),
     },
-    baseRecipe,
-    cells: [plan("base", 0, null, seeds[0]!), ...trained],
     missing: sets.filter(({ records }) => records === null).map(({ name }) => name),
   };
 }
-
-/** The base trains nothing, but its held-out records are those of a training recipe. */
-const anyMethod = { method: "lora", rank: 1, alpha: SCALING } as const;
 
 export function modelFolder(
   preset: Pick<Preset, "name" | "model">,
@@ -170,7 +194,10 @@ function chosenTasks({ number, tasks }: TaskTable, names: readonly string[]): st
 }
 
 /** --methods picks out of the preset's groups or adds to its ranks; --ranks gives every method the same ranks. */
-export function chosenGroups(preset: Preset, flags: Pick<StudyFlags, "methods" | "ranks">): Group[] {
+export function chosenGroups(
+  preset: Pick<Preset, "groups">,
+  flags: Pick<StudyFlags, "methods" | "ranks">,
+): Group[] {
   const methods = flags.methods && [...new Set(flags.methods.map((name) => methodNamed(name).name))];
   if (flags.ranks) return [{ methods: methods ?? [...tableMethods], ranks: flags.ranks }];
   if (!methods) return [...preset.groups];
@@ -182,7 +209,7 @@ export function chosenGroups(preset: Preset, flags: Pick<StudyFlags, "methods" |
   return [...known, { methods: added, ranks: preset.groups[0]!.ranks }].filter((g) => g.methods.length > 0);
 }
 
-function entries(groups: readonly Group[]): { method: MethodName; rank: number }[] {
+export function entries(groups: readonly Group[]): { method: MethodName; rank: number }[] {
   return groups.flatMap(({ methods, ranks }) =>
     ranks.flatMap((rank) => methods.map((method) => ({ method, rank }))),
   );
@@ -218,7 +245,12 @@ export function trainingWith<T extends Pick<TrainRecipe, "steps" | "warmup" | "l
 
 function evaluationOf(preset: Preset, flags: StudyFlags, tasks: readonly string[]): EvaluationRecipe {
   const { evaluation } = preset;
-  return { ...evaluation, tasks, limit: flags.limit ?? evaluation.limit, beams: flags.beams ?? evaluation.beams };
+  return {
+    ...evaluation,
+    tasks,
+    limit: flags.limit ?? evaluation.limit,
+    beams: flags.beams ?? evaluation.beams,
+  };
 }
 
 /** A folder's name as a part of file names. */

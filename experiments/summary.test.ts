@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { resultOf } from "./cell.ts";
 import type { CellFile, StoredPrediction } from "./cell-file.ts";
+import { resultOf } from "./run-cell.ts";
 import { averageFigure, type Outcome, pairedAverage, rowsOf, taskFigure } from "./summary.ts";
 
 /** A cell whose answers on two tasks are right where `right` says so. */

@@ -1,11 +1,11 @@
 /** Rows of a table from its cells: means over seeds, standard errors, paired differences. Numbers only, no layout. */
 import { studentQuantile } from "../scripts/bench/statistics.ts";
 import { isRight, type Measure } from "../src/evaluation/score.ts";
-import type { CellFile, StoredPrediction } from "./cell-file.ts";
+import type { CellFile, StoredPrediction, TaskCell } from "./cell-file.ts";
 
 /** A finished cell with its predictions. */
-export interface Outcome {
-  readonly cell: CellFile;
+export interface Outcome<C extends TaskCell = CellFile> {
+  readonly cell: C;
   readonly predictions: readonly StoredPrediction[];
 }
 
@@ -19,16 +19,16 @@ export interface Figure {
 }
 
 /** All seeds of one method and rank. */
-export interface Row {
+export interface Row<C extends TaskCell = CellFile> {
   /** Method name, or "base". */
   readonly method: string;
   readonly rank: number;
-  readonly outcomes: readonly Outcome[];
+  readonly outcomes: readonly Outcome<C>[];
 }
 
 /** Cells of equal method and rank are one row; rows in the order of their first cell. */
-export function rowsOf(outcomes: readonly Outcome[]): Row[] {
-  const rows = new Map<string, { method: string; rank: number; outcomes: Outcome[] }>();
+export function rowsOf<C extends TaskCell = CellFile>(outcomes: readonly Outcome<C>[]): Row<C>[] {
+  const rows = new Map<string, { method: string; rank: number; outcomes: Outcome<C>[] }>();
   for (const outcome of outcomes) {
     const { training } = outcome.cell.recipe;
     const method = training?.method ?? "base";
@@ -41,7 +41,7 @@ export function rowsOf(outcomes: readonly Outcome[]): Row[] {
 }
 
 /** Accuracy on one task, percent; null where the set or the ruler is missing. */
-export function taskFigure(row: Row, task: string, measure: Measure): Figure | null {
+export function taskFigure(row: Row<TaskCell>, task: string, measure: Measure): Figure | null {
   const scores = row.outcomes.map(({ cell }) => cell.tasks.sets[task]?.scores[measure]);
   const present = scores.filter((score) => score !== undefined);
   if (present.length === 0 || present.length < scores.length) return null;
@@ -54,7 +54,7 @@ export function taskFigure(row: Row, task: string, measure: Measure): Figure | n
 }
 
 /** Plain mean over the tasks that are there, as the protocol averages. */
-export function averageFigure(row: Row, tasks: readonly string[], measure: Measure): Figure | null {
+export function averageFigure(row: Row<TaskCell>, tasks: readonly string[], measure: Measure): Figure | null {
   const figures = tasks.map((task) => taskFigure(row, task, measure)).filter((figure) => figure !== null);
   if (figures.length === 0) return null;
   const perSeed = row.outcomes.map(({ cell }) => {
@@ -69,7 +69,7 @@ export function averageFigure(row: Row, tasks: readonly string[], measure: Measu
 }
 
 /** What always giving the most frequent answer would score on a task, percent. */
-export function majorityOf(rows: readonly Row[], task: string): number | null {
+export function majorityOf(rows: readonly Row<TaskCell>[], task: string): number | null {
   return rows[0]?.outcomes[0]?.cell.tasks.sets[task]?.majority.accuracy ?? null;
 }
 
@@ -90,7 +90,12 @@ export interface Difference {
 const NORMAL_975 = 1.96;
 
 /** Paired over records within every task, and over seeds, then averaged as the table's average is. */
-export function pairedAverage(a: Row, b: Row, tasks: readonly string[], measure: Measure): Difference | null {
+export function pairedAverage(
+  a: Row<TaskCell>,
+  b: Row<TaskCell>,
+  tasks: readonly string[],
+  measure: Measure,
+): Difference | null {
   const runs = pairsOf(a, b);
   const perTask = tasks.map((task) => recordDifferences(runs, task, measure)).filter((d) => d.length > 0);
   if (runs.length === 0 || perTask.length === 0) return null;
@@ -109,18 +114,18 @@ export function pairedAverage(a: Row, b: Row, tasks: readonly string[], measure:
 }
 
 /** Runs of equal seed; what has no seed (the base model) stands against every run of the other. */
-function pairsOf(a: Row, b: Row): [Outcome, Outcome][] {
-  const seedOf = ({ cell }: Outcome): number | null => cell.recipe.training?.seed ?? null;
+function pairsOf(a: Row<TaskCell>, b: Row<TaskCell>): [Outcome<TaskCell>, Outcome<TaskCell>][] {
+  const seedOf = ({ cell }: Outcome<TaskCell>): number | null => cell.recipe.training?.seed ?? null;
   return a.outcomes.flatMap((left) =>
     b.outcomes
       .filter((right) => seedOf(left) === null || seedOf(right) === null || seedOf(left) === seedOf(right))
-      .map((right): [Outcome, Outcome] => [left, right]),
+      .map((right): [Outcome<TaskCell>, Outcome<TaskCell>] => [left, right]),
   );
 }
 
 /** For every record that all runs have, a's point minus b's in each run: 100, 0 or -100. */
 function recordDifferences(
-  runs: readonly (readonly [Outcome, Outcome])[],
+  runs: readonly (readonly [Outcome<TaskCell>, Outcome<TaskCell>])[],
   task: string,
   measure: Measure,
 ): number[][] {
@@ -134,7 +139,7 @@ function recordDifferences(
 }
 
 /** 100 or 0 by record. */
-function pointsOf({ predictions }: Outcome, task: string, measure: Measure): Map<number, number> {
+function pointsOf({ predictions }: Outcome<TaskCell>, task: string, measure: Measure): Map<number, number> {
   const points = new Map<number, number>();
   for (const prediction of predictions) {
     const right = prediction.task === task ? isRight(prediction, measure) : null;
@@ -144,7 +149,10 @@ function pointsOf({ predictions }: Outcome, task: string, measure: Measure): Map
 }
 
 /** Mean over seeds of something a cell holds; null where one lacks it. */
-export function meanOf(row: Row, read: (cell: CellFile) => number | null | undefined): number | null {
+export function meanOf<C extends TaskCell>(
+  row: Row<C>,
+  read: (cell: C) => number | null | undefined,
+): number | null {
   const values = row.outcomes.map(({ cell }) => read(cell) ?? null);
   return values.some((value) => value === null) ? null : mean(values as number[]);
 }

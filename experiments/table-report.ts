@@ -14,6 +14,7 @@ import {
   textSections,
 } from "../src/reporting/table.ts";
 import { letterSection } from "./aqua-rules.ts";
+import { type BesideInput, besideSection } from "./beside-paper.ts";
 import { signed } from "./claims.ts";
 import { columns as paperColumns } from "./paper-data.ts";
 import { inMillions, methodTitle } from "./parameters.ts";
@@ -80,33 +81,63 @@ export function csvReport({ outcomes }: ReportInput): string {
   return csvText(["method", "rank", "seed", "trained", "task", "ruler", ...figures], rows);
 }
 
-/** Everything that is said, in order. */
-export function reportSections(input: ReportInput): Section[] {
+/** What is said, by its part: a page may order and fold it. Parts that say nothing here are null or empty. */
+export interface ReportParts {
+  readonly answers: Section | null;
+  /** AQuA by both rules. */
+  readonly letters: Section | null;
+  readonly published: Section;
+  /** Ours minus the paper's. */
+  readonly beside: Section | null;
+  readonly finer: readonly Section[];
+  readonly paired: readonly Section[];
+  readonly loss: Section;
+  readonly claims: Section | null;
+  readonly tells: Section;
+}
+
+export function reportParts(input: ReportInput): ReportParts {
   const rows = rowsOf(input.outcomes);
   const rulers = (["generation", "labels", "options", "perCharacter"] as const).filter((measure) =>
     rows.some((row) => averageFigure(row, input.tasks, measure) !== null),
   );
   const finer = rulers.filter((measure) => measure !== "generation");
   const paired = (["generation", "labels"] as const).filter((measure) => rulers.includes(measure));
+  const columns = paperColumnsOf(input.table, input.tasks);
   const claims = tableClaims({
     table: input.table,
     modelName: input.modelName,
     accuracies: input.preset.name !== "tiny",
     tasks: input.tasks,
-    columns: paperColumnsOf(input.table, input.tasks),
+    columns,
     rows: rows.filter(({ method }) => method !== "base"),
     measures: paired.map((measure) => [measure, shortTitles[measure]] as const),
   });
-  return [
-    ...(rulers.includes("generation") ? [accuracySection(input, rows, "generation")] : []),
-    ...(input.tasks.includes(aqua.name) ? [letterSection(rows)] : []).filter((section) => section !== null),
-    publishedSection(input.table.number, paperColumnsOf(input.table, input.tasks), publishedAverages(input)),
-    ...finer.map((measure) => accuracySection(input, rows, measure)),
-    ...paired.map((measure) => pairedSection(input, rows, measure)).filter((section) => section !== null),
-    lossSection(rows),
-    ...(claims ? [claims] : []),
-    tellsSection(input, rows),
-  ];
+  return {
+    answers: rulers.includes("generation") ? accuracySection(input, rows, "generation") : null,
+    letters: input.tasks.includes(aqua.name) ? letterSection(rows) : null,
+    published: publishedSection(input.table.number, columns, publishedAverages(input)),
+    beside: besideSection(besideInput(input), rows),
+    finer: finer.map((measure) => accuracySection(input, rows, measure)),
+    paired: paired
+      .map((measure) => pairedSection(input, rows, measure))
+      .filter((section) => section !== null),
+    loss: lossSection(rows),
+    claims,
+    tells: tellsSection(input, rows),
+  };
+}
+
+/** Everything that is said, in order. */
+export function reportSections(input: ReportInput): Section[] {
+  const { answers, letters, published, beside, finer, paired, loss, claims, tells } = reportParts(input);
+  const all = [answers, letters, published, beside, ...finer, ...paired, loss, claims, tells];
+  return all.filter((section) => section !== null);
+}
+
+export function besideInput({ table, preset, modelName, tasks }: ReportInput): BesideInput {
+  const columns = paperColumnsOf(table, tasks);
+  return { number: table.number, accuracies: preset.name !== "tiny", modelName, tasks, columns };
 }
 
 /** The paper's names of our tasks: both stand in the same order. */
@@ -132,18 +163,20 @@ function publishedAverages(input: ReportInput): PublishedAverage[] {
   }));
 }
 
-const shortTitles: Readonly<Record<Measure, string>> = {
+export const shortTitles: Readonly<Record<Measure, string>> = {
   generation: "generated answers",
   labels: "likelihood of the labels",
   options: "likelihood of the options",
   perCharacter: "likelihood of the options per character",
+  spacedLabels: "likelihood of the letters with a space",
 };
 
-const rulerTitles: Readonly<Record<Measure, string>> = {
+export const rulerTitles: Readonly<Record<Measure, string>> = {
   generation: "generated answers (the paper's ruler)",
   labels: "likelihood of the answer labels behind the paper's prompt",
   options: "likelihood of the options' texts behind the plain question",
   perCharacter: "the same, per character of the option",
+  spacedLabels: "likelihood of the letters with a space in front",
 };
 
 function accuracySection(input: ReportInput, rows: readonly Row[], measure: Measure): Section {
@@ -343,7 +376,7 @@ function publishedMethod({ method, rank }: Row): PublishedMethod {
 }
 
 /** What the flags changed of the preset: sentences about the preset do not hold there. */
-function changedByFlags({ preset, modelName, tasks }: ReportInput, rows: readonly Row[]): string[] {
+export function changedByFlags({ preset, modelName, tasks }: ReportInput, rows: readonly Row[]): string[] {
   const cells = rows.flatMap(({ outcomes }) => outcomes.map(({ cell }) => cell));
   const training = cells.find(({ recipe }) => recipe.training)?.recipe.training;
   const evaluation = cells[0]?.recipe.evaluation;

@@ -19,8 +19,8 @@ const EXAMPLES = `Examples
         steps, tokens, memory and expected time; nothing is trained
   bun run experiments/table4.ts --preset paper --model models/llama-7b --data data/llm-adapters --compute bf16
 
-One JSON a cell is written to --out, its predictions beside it, and table.md and table.csv from all of them. Started again, finished cells
-are skipped and an interrupted one goes on; cells of another recipe are refused. --data is a folder with
+One JSON a cell is written to --out, its predictions beside it, and table.md, .csv, .json and .svg from all of them. Started again, finished cells are
+skipped and an interrupted one goes on; cells of another recipe are refused. --data is a folder with
 ft-training_set/<mix>.json and dataset/<task>/test.json (MultiArith, gsm8k, AddSub, AQuA, SingleEq, SVAMP); test sets that
 are not there leave – in the table.`;
 

@@ -1,5 +1,5 @@
 /** For tests: what a running cell tells, written down. */
-import type { CellWatch } from "./cell.ts";
+import type { CellWatch } from "./run-cell.ts";
 
 export function watching(
   shouldStop = (): boolean => false,

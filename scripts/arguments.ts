@@ -2,7 +2,7 @@
 import { type ArgsDef, defineCommand, type ParsedArgs, runMain, showUsage } from "citty";
 import { InputError, messageOf } from "../src/errors.ts";
 import type { Quantization } from "../src/model/nf4.ts";
-import { type Device, NativeError, openDevice } from "../src/native/device.ts";
+import { DEVICE_NAMES, type Device, NativeError, openDevice } from "../src/native/device.ts";
 
 export interface Command<A extends ArgsDef> {
   /** As it is typed: "bun run scripts/train.ts". */
@@ -161,6 +161,11 @@ export const COMPUTE_TYPES = ["f32", "bf16"] as const;
 
 /** Flags of every command that computes. */
 export const deviceFlags = {
+  device: {
+    type: "string",
+    valueHint: DEVICE_NAMES.join("|"),
+    description: "What computes (default: SBORA_DEVICE, else cpu)",
+  },
   compute: {
     type: "string",
     default: "f32",
@@ -197,8 +202,15 @@ export function quantizeFlag(args: Record<string, unknown>): Quantization | unde
   return kind && double ? "nf4-double" : kind;
 }
 
+/** From here on --device is what this process, its Workers and those it starts open by default. */
+export function useDevice(args: Record<string, unknown>): void {
+  const name = choiceFlag(args, "device", DEVICE_NAMES);
+  if (name !== undefined) process.env.SBORA_DEVICE = name;
+}
+
 export async function openCommandDevice(args: Record<string, unknown>): Promise<Device> {
   const threads = wholeFlag(args, "threads", 1);
+  useDevice(args);
   return openDevice(threads === undefined ? {} : { threads });
 }
 

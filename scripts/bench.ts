@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { ParsedArgs } from "citty";
 import { closeDevice } from "../src/native/device.ts";
 import { makeManifest } from "../src/reporting/manifest.ts";
-import { COMPUTE_TYPES, openCommandDevice, runCommand } from "./arguments.ts";
+import { COMPUTE_TYPES, deviceFlags, openCommandDevice, runCommand } from "./arguments.ts";
 import type { Bench } from "./bench/context.ts";
 import { benchDecode } from "./bench/decode.ts";
 import { benchEvaluate } from "./bench/evaluate.ts";
@@ -21,6 +21,7 @@ import {
 import { describeMachine, type Machine, measureMachine } from "./bench/peaks.ts";
 import { profileSteps, profileText } from "./bench/profile.ts";
 import { appendResult, emptyReport, figureTable, type Report, targetLine } from "./bench/report.ts";
+import { benchServe } from "./bench/serve.ts";
 import { shapeNames } from "./bench/shapes.ts";
 import { benchStart } from "./bench/start.ts";
 import { benchStep } from "./bench/step.ts";
@@ -37,6 +38,7 @@ const BENCHMARKS: Record<BenchmarkName, (bench: Bench) => Promise<void>> = {
   evaluate: benchEvaluate,
   start: benchStart,
   swap: benchSwap,
+  serve: benchServe,
 };
 
 const EXAMPLES = `Benchmarks
@@ -47,6 +49,7 @@ const EXAMPLES = `Benchmarks
   evaluate  beams, prompts and shared contexts together against one by one
   start     process start to first token
   swap      one merged adapter for another, beside PEFT's
+  serve     merged adapters beside the base; the server with 16 streams, beside llama.cpp's server
   profile   one training step op by op (no target, nothing kept)
 
 Examples
@@ -54,6 +57,7 @@ Examples
   bun run scripts/bench.ts gemm
   bun run scripts/bench.ts step --peer python:venv/bin/python
   bun run scripts/bench.ts decode --model models/smollm2-135m --peer llama:FOLDER_WITH_LIBLLAMA
+  bun run scripts/bench.ts serve --model models/smollm2-135m --peer llama-server:PATH/TO/llama-server
   bun run scripts/bench.ts profile --methods sbora-fa --compute bf16
 
 Peers: scripts/peers/README.md. Ours and the peer take turns (A B A B); medians, spread and ratio are printed, and one line a
@@ -68,13 +72,14 @@ const ARGS = {
     required: false,
     description: `One of ${benchmarkNames.join(", ")}, all, profile`,
   },
-  peer: text("python:PATH|llama:PATH", "A peer to measure beside; may stand twice"),
+  peer: text("python:PATH|llama:PATH|llama-server:PATH", "A peer to measure beside; may stand repeatedly"),
   model: text("DIR", "Model folder. Default: random weights of a named shape"),
   shape: text(shapeNames.join("|"), "Shape of the random weights. Default: those that have targets"),
   compute: text(COMPUTE_TYPES.join("|"), "Only this type. Default: those that have targets"),
-  methods: text("a,b", `Methods of step, memory, profile. Default: ${stepMethods.join(",")}`),
+  methods: text("a,b", `Methods of step, memory, serve, profile. Default: ${stepMethods.join(",")}`),
   forms: text(peerForms.join(","), "Forms of the Python peer. Default: those that have targets"),
   rounds: text("N", "Measured turns of A B. Default: the benchmark's own"),
+  device: deviceFlags.device,
   threads: text("N", "Threads (default: the cores this process may use)"),
   quick: {
     type: "boolean",

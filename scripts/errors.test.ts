@@ -152,6 +152,7 @@ describe("data files", () => {
 describe("flags", () => {
   test("unknown names list the choices", () => {
     expect(train(["--method", "lorra"])).toContain("lora, dora, oa, lora-fa, sbora-fa, sbora-fb, full");
+    expect(train(["--method", "full"])).toContain("--rank: method full trains every weight");
     expect(train(["--targets", "q_proj,qkv"])).toContain('unknown target "qkv"');
     expect(train(["--prompt", "vicuna"])).toContain("llm-adapters, alpaca");
     expect(train(["--schedule", "step"])).toContain("linear, cosine, constant");

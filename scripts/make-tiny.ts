@@ -47,8 +47,7 @@ const ARGS = {
     default: `${pretrainingRecipe.learningRate}`,
     description: "Peak learning rate",
   },
-  compute: deviceFlags.compute,
-  threads: deviceFlags.threads,
+  ...deviceFlags,
 } as const;
 
 const EXAMPLES = `Examples

@@ -53,6 +53,7 @@ const ARGS = {
     description: "Add up adapters that change the same weights",
   },
   verify: { type: "boolean", default: true, negativeDescription: "Skip the proof" },
+  device: deviceFlags.device,
   threads: deviceFlags.threads,
 } as const;
 

@@ -29,7 +29,7 @@ const KINDS: Readonly<Record<"address" | "thread", Kind>> = {
   address: {
     flags: "address,undefined",
     runtime: "libasan.so",
-    planted: ["overrun", "misaligned"],
+    planted: ["overrun", "misaligned", "cuda-overrun"],
     options: {
       // Leaks: JavaScript's heap is none of ours. A refused allocation is a status that the tests ask for.
       ASAN_OPTIONS: "detect_leaks=0:allocator_may_return_null=1",
@@ -39,7 +39,7 @@ const KINDS: Readonly<Record<"address" | "thread", Kind>> = {
   thread: {
     flags: "thread",
     runtime: "libtsan.so",
-    planted: ["race"],
+    planted: ["race", "cuda-race"],
     options: {
       // Bun synchronises its threads in ways that the runtime does not see: only accesses of our code count.
       TSAN_OPTIONS: "ignore_noninstrumented_modules=1:exitcode=0:allocator_may_return_null=1",
@@ -139,7 +139,9 @@ async function sanitize(name: keyof typeof KINDS, files: readonly string[]): Pro
   const runtime = runtimeOf(kind, findCompiler());
   process.env.SBORA_SANITIZE = kind.flags;
   // Here and not in the test process: nothing but the tests runs under the sanitizer.
-  for (const library of ["cpu", "reference", "reference-f64"] as const) await buildLibrary(library);
+  for (const library of ["cpu", "cuda-emulated", "reference", "reference-f64"] as const) {
+    await buildLibrary(library);
+  }
 
   for (const mistake of kind.planted) {
     const args = ["run", join(import.meta.dir, "sanitize/planted.ts"), mistake];

@@ -4,6 +4,7 @@ import type { ParsedArgs } from "citty";
 import { InputError } from "../src/errors.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { buildLibrary } from "../src/native/build.ts";
+import { chosenLibrary } from "../src/native/device.ts";
 import { workerPort } from "../src/serving/client.ts";
 import type { LogRecord } from "../src/serving/context.ts";
 import { startServer } from "../src/serving/server.ts";
@@ -17,6 +18,7 @@ import {
   quantizeFlags,
   required,
   runCommand,
+  useDevice,
   wholeFlag,
 } from "./arguments.ts";
 
@@ -147,7 +149,8 @@ async function main(args: Args): Promise<void> {
     pingMs: 10_000,
   };
   // Compiled here, where a first build can say what it does; the Worker then only opens it.
-  await buildLibrary("cpu");
+  useDevice(args);
+  await buildLibrary(chosenLibrary());
   const server = startServer(
     {
       engine,

@@ -8,6 +8,7 @@ import { methodNamed, methods } from "../src/adapters/registry.ts";
 import { readAdapter } from "../src/adapters/storage.ts";
 import { promptFormats } from "../src/data/prompts/registry.ts";
 import { type InstructionRecord, readInstructionRecords } from "../src/data/records.ts";
+import { InputError } from "../src/errors.ts";
 import { adapterOptionsOf } from "../src/model/load-adapter.ts";
 import { linearNames } from "../src/model/shapes.ts";
 import { closeDevice } from "../src/native/device.ts";
@@ -182,6 +183,7 @@ type Args = ParsedArgs<typeof ARGS>;
 function recipeFrom(args: Args, records: number): TrainRecipe {
   const init = args["init-adapter"] ? adapterOptionsOf(readAdapter(args["init-adapter"])) : null;
   const method = methodNamed(args.method ?? init?.method.name ?? paper.method).name;
+  refuseFactorFlags(args, method);
   const rank = wholeFlag(args, "rank", 1) ?? init?.rank ?? paper.rank;
   const batch = wholeFlag(args, "batch", 1) ?? paper.batch;
   const steps = wholeFlag(args, "steps", 1) ?? null;
@@ -214,6 +216,16 @@ function recipeFrom(args: Args, records: number): TrainRecipe {
     compute: choiceFlag(args, "compute", COMPUTE_TYPES)!,
     ...(quantize ? { quantize } : {}),
   };
+}
+
+/** Full fine-tuning has no factors: a flag about them would be obeyed by nothing. */
+function refuseFactorFlags(args: Args, method: MethodName): void {
+  const given = (["rank", "alpha", "targets"] as const).filter((name) => args[name] !== undefined);
+  if (method === "full" && given.length > 0) {
+    throw new InputError(
+      `${given.map((name) => `--${name}`).join(", ")}: method full trains every weight and has none of these; leave them out, or choose another --method.`,
+    );
+  }
 }
 
 function avoidedIndices(method: MethodName): AvoidedIndices | null {

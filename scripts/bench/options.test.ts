@@ -30,7 +30,7 @@ describe("what is measured", () => {
 
   test("nothing and something else are refused with the list", () => {
     expect(refused()).toContain(
-      "expected one of gemm, step, memory, decode, evaluate, start, swap, all, profile",
+      "expected one of gemm, step, memory, decode, evaluate, start, swap, serve, all, profile",
     );
     expect(refused("gem")).toContain('"gem" is no benchmark');
   });
@@ -39,6 +39,7 @@ describe("what is measured", () => {
     expect(options("gemm")).toMatchObject({
       python: null,
       llama: null,
+      llamaServer: null,
       model: null,
       shape: null,
       quick: false,
@@ -90,8 +91,12 @@ describe("peers", () => {
   });
 
   test("are found", () => {
-    const peers = [`python:${process.execPath}`, `llama:${folder}`];
-    expect(options("all", {}, peers)).toMatchObject({ python: process.execPath, llama: folder });
+    const peers = [`python:${process.execPath}`, `llama:${folder}`, `llama-server:${process.execPath}`];
+    expect(options("all", {}, peers)).toMatchObject({
+      python: process.execPath,
+      llama: folder,
+      llamaServer: process.execPath,
+    });
   });
 
   test("a kind that is unknown, a path that is not there, a folder without the library", () => {
@@ -100,5 +105,6 @@ describe("peers", () => {
     expect(refused("all", {}, ["python:/no/such/python"])).toContain("there is no /no/such/python");
     expect(refused("all", {}, [`llama:${tmpdir()}`])).toContain("there is no libllama.so");
     expect(refused("all", {}, [`llama:${process.execPath}`])).toContain("there is no libllama.so");
+    expect(refused("all", {}, [`llama-server:${folder}`])).toContain("is no file");
   });
 });

@@ -6,7 +6,16 @@ import { InputError } from "../../src/errors.ts";
 import { COMPUTE_TYPES, choiceFlag, listFlag, wholeFlag } from "../arguments.ts";
 import { type ShapeName, shapeNames } from "./shapes.ts";
 
-export const benchmarkNames = ["gemm", "step", "memory", "decode", "evaluate", "start", "swap"] as const;
+export const benchmarkNames = [
+  "gemm",
+  "step",
+  "memory",
+  "decode",
+  "evaluate",
+  "start",
+  "swap",
+  "serve",
+] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 /** How PyTorch is started: as it comes, with its allocator kept from giving memory back, and with MKL's check of the vendor answered. */
@@ -25,6 +34,8 @@ export interface BenchOptions {
   readonly python: string | null;
   /** A folder with libllama; null: no such peer. */
   readonly llama: string | null;
+  /** llama.cpp's server, an executable; null: no such peer. */
+  readonly llamaServer: string | null;
   /** A model folder; null: random weights. */
   readonly model: string | null;
   /** null: the shapes that have targets. */
@@ -48,7 +59,7 @@ export function benchOptions(
   args: Record<string, unknown>,
   peers: readonly string[],
 ): BenchOptions {
-  const { python, llama } = parsePeers(peers);
+  const { python, llama, llamaServer } = parsePeers(peers);
   const model = typeof args.model === "string" && args.model !== "" ? resolve(args.model) : null;
   if (model !== null && !existsSync(resolve(model, "config.json"))) {
     throw new InputError(`--model is "${args.model}": there is no config.json; expected a model folder.`);
@@ -62,6 +73,7 @@ export function benchOptions(
     ...parseWhat(what),
     python,
     llama,
+    llamaServer,
     model,
     shape,
     quick: args.quick === true,
@@ -107,21 +119,34 @@ export function peerFlags(argv: readonly string[]): string[] {
 }
 
 const PEER_HELP =
-  "expected python:PATH (an interpreter with torch, transformers and peft) or llama:PATH (a folder with libllama); " +
+  "expected python:PATH (an interpreter with torch, transformers and peft), llama:PATH (a folder with libllama) or " +
+  "llama-server:PATH (llama.cpp's server); " +
   "see scripts/peers/README.md.";
 
-function parsePeers(values: readonly string[]): { python: string | null; llama: string | null } {
-  const peers: { python: string | null; llama: string | null } = { python: null, llama: null };
+type Peers = Pick<BenchOptions, "python" | "llama" | "llamaServer">;
+
+function parsePeers(values: readonly string[]): Peers {
+  const peers: { -readonly [name in keyof Peers]: Peers[name] } = {
+    python: null,
+    llama: null,
+    llamaServer: null,
+  };
   for (const value of values) {
-    const [, kind, path] = /^(python|llama):(.+)$/.exec(value) ?? [];
+    const [, kind, path] = /^(python|llama|llama-server):(.+)$/.exec(value) ?? [];
     if (kind === undefined || path === undefined) throw new InputError(`--peer is "${value}"; ${PEER_HELP}`);
-    const full = kind === "python" && !path.includes("/") ? Bun.which(path) : resolve(path);
+    const full = kind !== "llama" && !path.includes("/") ? Bun.which(path) : resolve(path);
     if (full === null || !existsSync(full))
       throw new InputError(`--peer ${value}: there is no ${path}; ${PEER_HELP}`);
     if (kind === "python") peers.python = full;
+    else if (kind === "llama-server") peers.llamaServer = serverFile(value, full);
     else peers.llama = llamaFolder(value, full);
   }
   return peers;
+}
+
+function serverFile(flag: string, path: string): string {
+  if (statSync(path).isFile()) return path;
+  throw new InputError(`--peer ${flag}: ${path} is no file; ${PEER_HELP}`);
 }
 
 function llamaFolder(flag: string, path: string): string {

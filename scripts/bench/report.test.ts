@@ -45,6 +45,23 @@ describe("target lines", () => {
     expect(targetLine(target)).toEndWith("ratio=1.300 target=<=1.25 short");
   });
 
+  test("equal: the interval decides, and is shown (settled 22)", () => {
+    const beside = (ours: number[]): string =>
+      targetLine(
+        addTarget(emptyReport("serve"), {
+          name: "serve.lora/base",
+          unit: "tokens/s",
+          ours,
+          peer: { name: "base", samples: [100, 100, 100, 100] },
+          bound: { equal: true },
+        }),
+      );
+    expect(beside([100, 101, 99, 100])).toMatch(/ratio=1\.000\[0\.98\d\d,1\.01\d\] target=1\+-0\.02 ok$/);
+    // all of them faster; and too uncertain to say
+    expect(beside([103, 103.1, 103, 103])).toEndWith("short");
+    expect(beside([90, 110, 95, 105])).toEndWith("short");
+  });
+
   test("without a peer the bound is on our figure", () => {
     const target = { name: "start.first-token", unit: "s", ours: [0.41, 0.43, 0.6], peer: null } as const;
     const met = addTarget(emptyReport("start"), { ...target, bound: { most: 0.5 } });

@@ -5,7 +5,7 @@ import { InputError } from "../../src/errors.ts";
 import { writeTextFile } from "../../src/formats/files.ts";
 import { type Table, textTable } from "../../src/reporting/table.ts";
 import type { BenchmarkName } from "./options.ts";
-import { pairedRatio, type Summary, summarize } from "./statistics.ts";
+import { EQUAL_WITHIN, equalsOne, pairedRatio, type Summary, summarize } from "./statistics.ts";
 
 /** A measured quantity, every sample kept. */
 export interface Figure extends Summary {
@@ -22,8 +22,12 @@ export interface Check {
   readonly tolerance: number;
 }
 
-/** `least` and `most` bound the ratio from below and above; `within`: 1 ± that share. */
-export type Bound = { readonly least: number } | { readonly most: number } | { readonly within: number };
+/** `least` and `most` bound the ratio from below and above; `within`: 1 ± that share; `equal`: settled 22. */
+export type Bound =
+  | { readonly least: number }
+  | { readonly most: number }
+  | { readonly within: number }
+  | { readonly equal: true };
 
 export interface TargetResult {
   readonly name: string;
@@ -89,13 +93,13 @@ export function addTarget(report: Report, comparison: Comparison): TargetResult 
     peer: peer ? { name: peer.name, value: summarize(peer.samples).median } : null,
     ratio,
     bound,
-    ok: meets(ratio?.ratio ?? ours, bound),
+    ok: "equal" in bound ? ratio !== null && equalsOne(ratio) : meets(ratio?.ratio ?? ours, bound),
   };
   report.targets.push(result);
   return result;
 }
 
-export function meets(value: number, bound: Bound): boolean {
+export function meets(value: number, bound: Exclude<Bound, { equal: true }>): boolean {
   if ("least" in bound) return value >= bound.least;
   if ("most" in bound) return value <= bound.most;
   return Math.abs(value - 1) <= bound.within;
@@ -104,7 +108,7 @@ export function meets(value: number, bound: Bound): boolean {
 function boundText(bound: Bound): string {
   if ("least" in bound) return `>=${bound.least}`;
   if ("most" in bound) return `<=${bound.most}`;
-  return `1+-${bound.within}`;
+  return "equal" in bound ? `1+-${EQUAL_WITHIN}` : `1+-${bound.within}`;
 }
 
 /** Four significant digits, no exponent: 1144, 57.31, 0.9312, 0. */
@@ -121,11 +125,16 @@ export function targetLine(target: TargetResult): string {
     name,
     `ours=${formatFigure(ours)}${unit}`,
     peer ? `peer=${formatFigure(peer.value)}${unit}(${peer.name})` : "peer=-",
-    ratio ? `ratio=${formatFigure(ratio.ratio)}` : "ratio=-",
+    ratio ? `ratio=${formatFigure(ratio.ratio)}${"equal" in bound ? interval(ratio) : ""}` : "ratio=-",
     `target=${boundText(bound)}`,
     ok ? "ok" : "short",
   ];
   return fields.join(" ");
+}
+
+/** What equality is decided by. */
+function interval({ low, high }: { readonly low: number; readonly high: number }): string {
+  return `[${formatFigure(low)},${formatFigure(high)}]`;
 }
 
 /** Median, lowest, highest and spread of every figure. */

@@ -47,7 +47,7 @@ export async function benchSwap(bench: Bench): Promise<void> {
   for (const compute of computesOf(bench, ["bf16", "f32"])) {
     bench.say(`swap: ${of.name} ${compute}, ${of.config.layers} layers, all seven linears`);
     const model = loadBenchModel(bench.device, of, compute, 1);
-    const sets = createWeightSets(model, FINGERPRINT);
+    const sets = createWeightSets(model, { fingerprint: FINGERPRINT });
     try {
       const ranks = RANKS.filter((rank) => rank <= narrowest(model));
       await withTemporaryFolder(async (folder) => {

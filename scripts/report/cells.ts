@@ -1,155 +1,122 @@
-/** One table of task cells as a chapter: its sections, accuracy bars, loss curves, and how every cell was made. */
-import { inMillions, methodTitle } from "../../experiments/parameters.ts";
-import { averageFigure, type Row, rowsOf } from "../../experiments/summary.ts";
-import { type ReportInput, reportSections } from "../../experiments/table-report.ts";
-import type { Measure } from "../../src/evaluation/score.ts";
-import { barChart } from "../../src/reporting/bars.ts";
-import { type Curve, curveChart } from "../../src/reporting/curves.ts";
-import { type Chapter, htmlDetails, htmlPicture, htmlSection } from "../../src/reporting/html.ts";
-import { formatSeconds } from "../../src/reporting/progress.ts";
-import { MISSING, right, type Section } from "../../src/reporting/table.ts";
-import type { CellGroup, CollectedCell } from "./collect.ts";
+/** One table of task cells as a chapter: what it says in short, its tables and pictures, and how every cell was made. */
+import { cellsBesideSection, paperModelOf } from "../../experiments/beside-paper.ts";
+import { type Row, rowsOf } from "../../experiments/summary.ts";
+import { averageChart, lossChart, modelTitle, taskCharts } from "../../experiments/table-picture.ts";
+import {
+  besideInput,
+  changedByFlags,
+  type ReportInput,
+  reportParts,
+  shortTitles,
+} from "../../experiments/table-report.ts";
+import { measures } from "../../src/evaluation/score.ts";
+import {
+  htmlFold,
+  htmlFolded,
+  htmlGrid,
+  htmlHeading,
+  htmlList,
+  htmlParagraph,
+  htmlPicture,
+  htmlSection,
+  htmlTable,
+} from "../../src/reporting/html.ts";
+import { type RowChart, rowChart } from "../../src/reporting/rows.ts";
+import { type ItemChapter, verdictsIn } from "./chapter.ts";
+import type { CellGroup } from "./groups.ts";
+import { inShort } from "./in-short.ts";
+import { scopeOf } from "./items.ts";
+import { lossNote, lossPictures } from "./losses.ts";
+import { madeSection } from "./made.ts";
 
-/** Steps of the training loss that are drawn as their mean. */
-const SMOOTHED = 20;
-
-export function cellsChapter(group: CellGroup): Chapter {
-  const { table, modelName, cells } = group;
-  const { preset: name, evaluation } = cells[0]!.cell.recipe;
-  const input: ReportInput = {
+/** Everything of a group that its table is written from. */
+export function reportInput({ table, modelName, cells, remarks }: CellGroup): ReportInput {
+  const { preset, evaluation } = cells[0]!.cell.recipe;
+  return {
     table,
-    preset: table.presets[name],
+    preset: table.presets[preset],
     modelName,
     tasks: evaluation.tasks,
     missing: evaluation.tasks.filter((task) => cells[0]!.cell.tasks.sets[task] == null),
     outcomes: cells,
+    remarks,
   };
+}
+
+export function cellsChapter(group: CellGroup): ItemChapter {
+  const { table, cells } = group;
+  const input = reportInput(group);
   const rows = rowsOf(cells);
-  const [first, ...rest] = reportSections(input).map(htmlSection);
+  const parts = reportParts(input);
+  const picture = (chart: RowChart): string => htmlPicture(rowChart(chart));
+  const { answers, letters, published, beside, finer, paired, loss, claims, tells } = parts;
+  const own = besideInput(input);
+  const cellsBeside = cellsBesideSection(own, rows);
+  const averages = measures.map((measure) => averageChart(input, rows, measure));
+  const losses = lossPictures(cells).map((svg) => htmlPicture(svg));
   return {
-    title: `Table ${table.number}, ${table.subject}: ${modelName}, preset ${name}`,
+    item: table.name,
+    preset: input.preset.name,
+    results: `${cells.length} cells`,
+    verdicts: verdictsIn(claims ? [claims] : []),
+    title: `Table ${table.number}, ${table.subject}: ${modelTitle(input.modelName)}`,
+    badge: `preset ${input.preset.name}`,
+    scope: tableScope(input, rows),
     body: [
-      first!,
-      htmlPicture(accuracyBars(input, rows)),
-      ...rest,
-      ...lossPictures(cells).map(htmlPicture),
-      htmlSection(madeSection(cells)),
-      ...cells.map(({ place, cell: { recipe, recipeHash, manifest, timing } }) =>
-        htmlDetails(place.name, JSON.stringify({ recipe, recipeHash, manifest, timing }, null, 2)),
-      ),
+      htmlHeading("In short"),
+      htmlList(inShort(input, rows, parts)),
+      htmlGrid([lossChart(rows), ...averages].filter((chart) => chart !== null).map(picture)),
+      htmlParagraph(pictureNote(rows)),
+      ...(answers ? [htmlSection(answers, "Generated answers")] : []),
+      ...(letters ? [htmlSection(letters)] : []),
+      ...taskFolds(input, own.columns, rows),
+      ...(claims ? [htmlSection(claims, "The paper's claims")] : []),
+      ...(beside ? [htmlSection(beside, "Beside the paper")] : []),
+      ...(cellsBeside
+        ? [
+            htmlFold("Cell by cell beside the paper", [
+              htmlTable(cellsBeside.table!, cellsBeside.title, true),
+            ]),
+          ]
+        : []),
+      htmlFolded(published),
+      htmlSection(loss, "Held-out loss, memory and time"),
+      ...(losses.length > 0 ? [htmlGrid(losses), htmlParagraph(lossNote(cells))] : []),
+      ...(paired.length > 0 ? [htmlHeading("Differences between methods on the same records")] : []),
+      ...paired.map(htmlFolded),
+      ...(finer.length > 0 ? [htmlHeading("Finer rulers")] : []),
+      ...finer.map(htmlFolded),
+      htmlSection(tells),
+      ...madeSection(cells.map(({ place, cell }) => ({ name: place.name, file: { ...cell } }))),
     ],
   };
 }
 
-const RULERS: readonly (readonly [Measure, string])[] = [
-  ["generation", "generated answers"],
-  ["labels", "likelihood of the labels"],
-  ["options", "likelihood of the options"],
-];
+function pictureNote(rows: readonly Row[]): string {
+  const seeds = Math.max(1, ...rows.map(({ outcomes }) => outcomes.length));
+  return seeds > 1
+    ? "Bars and dots: means over seeds, rings: single seeds. Whiskers: ± one standard error, of accuracies from records and seeds, of losses from seeds."
+    : "Whiskers: ± one standard error, from the records alone: one training run a row, so the luck of a run is not in them, and losses have none.";
+}
 
-/** Averages over the tasks, a panel a ruler, whiskers of one standard error. */
-export function accuracyBars(input: ReportInput, rows: readonly Row[]): string {
-  const panels = RULERS.flatMap(([measure, title]) => {
-    const groups = rows.flatMap((row) => {
-      const figure = averageFigure(row, input.tasks, measure);
-      if (!figure) return [];
-      const error = Math.hypot(figure.standardError, figure.seedError ?? 0);
-      return [{ title: titleOf(row), bars: [{ value: figure.value, error }] }];
-    });
-    return groups.length > 0 ? [{ label: "average, %", panels: [{ title, groups }] }] : [];
-  });
-  return barChart({
-    title: `Table ${input.table.number}, ${input.modelName}: averages over the tasks`,
-    series: ["average accuracy ± standard error"],
-    rows: panels,
+function taskFolds(input: ReportInput, columns: readonly string[], rows: readonly Row[]): string[] {
+  return measures.flatMap((measure) => {
+    const charts = taskCharts(input, columns, rows, measure);
+    if (charts.length === 0) return [];
+    const pictures = charts.map((chart) => htmlPicture(rowChart(chart)));
+    return [htmlFold(`Task by task as bars: ${shortTitles[measure]}`, [htmlGrid(pictures)])];
   });
 }
 
-function titleOf({ method, rank }: Pick<Row, "method" | "rank">): string {
-  return rank > 0 ? `${methodTitle(method)} ${rank}` : methodTitle(method);
-}
-
-/** Loss by step, a picture a rank: training smoothed, validation as measured; of the first seed that kept its losses. */
-export function lossPictures(cells: readonly CollectedCell[]): string[] {
-  const kept = cells.filter(({ losses }) => losses.length > 1);
-  const ranks = [...new Set(kept.map(({ cell }) => cell.recipe.training!.rank))];
-  return ranks.map((rank) => {
-    const methods = new Map<string, CollectedCell>();
-    for (const cell of kept) {
-      const { method, rank: own } = cell.cell.recipe.training!;
-      if (own === rank && !methods.has(method)) methods.set(method, cell);
-    }
-    const curves = (points: (cell: CollectedCell) => Curve["points"]): Curve[] =>
-      [...methods].map(([method, cell], i) => ({
-        colour: i + 1,
-        label: methodTitle(method),
-        points: points(cell),
-      }));
-    const validated = curves(({ losses }) =>
-      losses.flatMap(({ step, validationLoss }) =>
-        validationLoss === undefined ? [] : [[step, validationLoss] as const],
-      ),
-    );
-    return curveChart({
-      title: `Loss while training, r = ${rank}`,
-      x: "optimizer steps",
-      y: "nats a token",
-      panels: [
-        { title: `training, means of ${SMOOTHED} steps, without the first`, curves: curves(smoothed) },
-        ...(validated.some(({ points }) => points.length > 1)
-          ? [{ title: "validation", curves: validated }]
-          : []),
-      ],
-    });
-  });
-}
-
-/** Means of stretches; the first is left out where there are several: it would take the scale from all others. */
-function smoothed({ losses }: CollectedCell): [number, number][] {
-  const size = Math.min(SMOOTHED, Math.max(1, Math.floor(losses.length / 2)));
-  const points: [number, number][] = [];
-  for (let end = size; end <= losses.length; end += size) {
-    const part = losses.slice(end - size, end);
-    points.push([part.at(-1)!.step, part.reduce((sum, { loss }) => sum + loss, 0) / size]);
+/** A paper preset whose flags changed it, or on another model, is no more the paper's experiment than a small one. */
+function tableScope(input: ReportInput, rows: readonly Row[]): string {
+  const { preset, table } = input;
+  if (preset.name !== "paper") return scopeOf(preset.name);
+  const changed = changedByFlags(input, rows).filter((change) => !change.startsWith("model "));
+  const model = paperModelOf(table.number, rows);
+  if (model !== null && changed.length === 0) {
+    return `The paper's recipe on a model that trains as many parameters as its ${model} in every row. What still differs stands below.`;
   }
-  return points.length > 3 ? points.slice(1) : points;
-}
-
-/** Machine, time and memory of every cell; the whole manifest is folded below. */
-function madeSection(cells: readonly CollectedCell[]): Section {
-  const duration = (seconds: number): string => (seconds > 0 ? formatSeconds(seconds) : MISSING);
-  return {
-    title: "How the cells were made",
-    table: {
-      columns: [
-        { title: "cell" },
-        right("trained"),
-        right("training"),
-        right("evaluation"),
-        right("planned MiB"),
-        { title: "processor" },
-        right("threads"),
-        { title: "commit" },
-        { title: "finished" },
-      ],
-      rows: cells.map(({ place, cell: { manifest, timing } }) => {
-        const { trained } = manifest;
-        const planned = trained
-          ? Object.values(trained.planned).reduce((sum, bytes) => sum + bytes, 0) / 2 ** 20
-          : null;
-        return [
-          place.name,
-          trained ? inMillions(trained.parameters) : "",
-          duration(timing.trainSeconds),
-          duration(timing.evaluateSeconds),
-          planned?.toFixed(0) ?? "",
-          `${manifest.processor} ${manifest.isa}`,
-          `${timing.threads}`,
-          manifest.commit ? manifest.commit.replace(/^(.{10})[0-9a-f]*/, "$1") : MISSING,
-          timing.finished.slice(0, 16).replace("T", " "),
-        ];
-      }),
-    },
-    paragraphs: ["Recipe, hash, versions, command, data hashes and seeds of every cell:"],
-  };
+  const reasons = [...(model === null ? [`${input.modelName} is none of its models`] : []), ...changed];
+  return `Preset paper, but not the paper's experiment: ${reasons.join("; ")}.`;
 }

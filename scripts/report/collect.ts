@@ -1,67 +1,60 @@
-/** What lies in a results folder: tables of task cells, and folders of other tables and figures with their own pages. */
+/** What lies in a results folder: tables of cells, curves of figures, folders of other scripts, and what is broken. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
-import {
-  type CellFile,
-  type CellPlace,
-  cellPlace,
-  readLosses,
-  readPredictions,
-  SCHEMA_VERSION,
-  type StoredLoss,
-} from "../../experiments/cell-file.ts";
-import type { Outcome } from "../../experiments/summary.ts";
-import { arithmetic, commonsense, type TaskTable } from "../../experiments/task-tables.ts";
+import { basename, dirname, join } from "node:path";
 import { InputError } from "../../src/errors.ts";
-import { readJsonObject } from "../../src/formats/files.ts";
-import { recipeHash } from "../../src/training/recipe.ts";
+import { type CellGroup, type CurveGroup, figuresOf, groupsOf, type MmluGroup, mmluOf } from "./groups.ts";
+import { attempt, type Found, type Made, readResult } from "./read.ts";
 
-export interface CollectedCell extends Outcome {
-  readonly place: CellPlace;
-  readonly losses: readonly StoredLoss[];
-}
-
-/** Cells that may stand in one table: equal in everything but method, rank and seed. */
-export interface CellGroup {
-  readonly folder: string;
-  readonly table: TaskTable;
-  readonly modelName: string;
-  readonly cells: readonly CollectedCell[];
-}
-
-/** A folder that another script wrote: its page in Markdown, its pictures. */
+/** A folder whose files no chapter of ours reads: its page in Markdown, its pictures, how its files were made. */
 export interface PageFolder {
   readonly folder: string;
-  readonly markdown: string;
+  /** Names of the folders: `<table>/<preset>` or what its files say of themselves. */
+  readonly item: string;
+  readonly preset: string;
+  readonly markdown: string | null;
   readonly pictures: readonly string[];
+  readonly made: readonly Made[];
 }
 
 export interface Collected {
   readonly groups: readonly CellGroup[];
+  readonly mmlu: readonly MmluGroup[];
+  readonly figures: readonly CurveGroup[];
   readonly pages: readonly PageFolder[];
+  /** Files that are not shown, each with the reason. */
+  readonly problems: readonly string[];
 }
 
-/** @throws InputError where the folder is missing or holds nothing to show */
+/** @throws InputError where the folder is missing or holds nothing at all */
 export function collect(root: string): Collected {
   if (!existsSync(root)) {
     throw new InputError(
-      `--results is ${root}: there is no such folder; run a table first, e.g. experiments/table3.ts.`,
+      `--results is ${root}: there is no such folder; run a table first, e.g. bun run experiments/table3.ts.`,
     );
   }
   const groups: CellGroup[] = [];
+  const mmlu: MmluGroup[] = [];
+  const figures: CurveGroup[] = [];
   const pages: PageFolder[] = [];
+  const problems: string[] = [];
   for (const folder of resultFolders(root)) {
-    const own = groupsIn(folder);
-    groups.push(...own);
-    const page = own.length === 0 ? pageIn(folder) : null;
+    const found = resultsIn(folder, problems);
+    const cells = groupsOf(folder, found, problems);
+    const letters = mmluOf(folder, found, problems);
+    const curves = figuresOf(folder, found);
+    groups.push(...cells);
+    mmlu.push(...letters);
+    figures.push(...curves);
+    const page = cells.length + letters.length + curves.length === 0 ? pageIn(folder, found) : null;
     if (page) pages.push(page);
   }
-  if (groups.length === 0 && pages.length === 0) {
+  if (groups.length + mmlu.length + figures.length + pages.length + problems.length === 0) {
     throw new InputError(
-      `${root}: there are no results; expected ${root}/<table>/<preset>/ with the files of a table or figure.`,
+      `${root}: there are no results; expected ${root}/<table>/<preset>/ with the files of a table or figure. ` +
+        "bun run experiments/table3.ts makes some in two minutes.",
     );
   }
-  return { groups, pages };
+  return { groups, mmlu, figures, pages, problems: [...new Set(problems)] };
 }
 
 /** <root>/<table>/<preset>, by name. */
@@ -74,87 +67,32 @@ function resultFolders(root: string): string[] {
   return folders(root).flatMap(folders);
 }
 
-const tables: readonly TaskTable[] = [commonsense, arithmetic];
-
-function groupsIn(folder: string): CellGroup[] {
-  const groups = new Map<string, { table: TaskTable; modelName: string; cells: CollectedCell[] }>();
+function resultsIn(folder: string, problems: string[]): Found[] {
   const names = readdirSync(folder)
     .filter((name) => name.endsWith(".json"))
     .sort();
-  for (const name of names) {
-    const found = cellIn(folder, basename(name, ".json"));
-    if (!found) continue;
-    const { table, modelName, cell } = found;
-    const key = `${table.name} ${modelName} ${sharedRecipe(cell.cell)}`;
-    const group = groups.get(key) ?? { table, modelName, cells: [] };
-    group.cells.push(cell);
-    groups.set(key, group);
-  }
-  return [...groups.values()].map((group) => ({ folder, ...group, cells: inTableOrder(group) }));
-}
-
-function cellIn(
-  folder: string,
-  name: string,
-): { table: TaskTable; modelName: string; cell: CollectedCell } | null {
-  const place = cellPlace(folder, name);
-  const file = readJsonObject(place.json) as unknown as Partial<CellFile>;
-  const table = tables.find((one) => one.name === file.recipe?.table);
-  const [, modelName] = /^(.*)-[a-z-]+-r\d+-s\d+$/.exec(stripped(name)) ?? [];
-  if (!table || modelName === undefined) return null;
-  const cell = file as CellFile;
-  if (cell.schemaVersion !== SCHEMA_VERSION || recipeHash(cell.recipe) !== cell.recipeHash) {
-    throw new InputError(
-      `${place.json}: its recipe is not the one its hash was taken of; it was changed by hand or written by another version. ` +
-        "Move it away, or make the cell again.",
-    );
-  }
-  return {
-    table,
-    modelName,
-    cell: { place, cell, predictions: readPredictions(place), losses: readLosses(place) },
-  };
-}
-
-/** The method stands between model and rank; both may have dashes in them. */
-function stripped(name: string): string {
-  return name.replace(/-(?:base|lora-fa|sbora-fa|sbora-fb|lora|dora|oa|full)-r(\d+)-s(\d+)$/, "-m-r$1-s$2");
-}
-
-/** Hash of a recipe without what the rows of a table differ in. */
-function sharedRecipe({ recipe }: CellFile): string {
-  const { table, preset, evaluation, inputs, heldOut } = recipe;
-  const { seed: _, ...held } = heldOut;
-  return recipeHash({ table, preset, evaluation, inputs, held });
-}
-
-/** The base first, then the preset's methods in their order, rank by rank, seed by seed. */
-function inTableOrder({
-  table,
-  cells,
-}: {
-  table: TaskTable;
-  cells: readonly CollectedCell[];
-}): CollectedCell[] {
-  const [first] = cells;
-  const order = table.presets[first!.cell.recipe.preset]?.groups.flatMap(({ methods }) => methods) ?? [];
-  const rankOf = ({ cell }: CollectedCell): number[] => {
-    const { training } = cell.recipe;
-    if (!training) return [-1, 0, 0];
-    const at = order.indexOf(training.method);
-    return [training.rank, at < 0 ? order.length : at, training.seed];
-  };
-  return cells.toSorted((a, b) => {
-    const [x, y] = [rankOf(a), rankOf(b)];
-    const at = x.findIndex((value, i) => value !== y[i]);
-    return at < 0 ? 0 : x[at]! - y[at]!;
+  return names.flatMap((name) => {
+    const found = attempt(() => readResult(folder, name), problems);
+    if (found?.kind === "cell" || found?.kind === "mmlu") problems.push(...found.problems);
+    return found ? [found] : [];
   });
 }
 
-function pageIn(folder: string): PageFolder | null {
+function pageIn(folder: string, found: readonly Found[]): PageFolder | null {
+  const made = found.flatMap((one) => (one.kind === "other" ? [one.made] : []));
   const files = readdirSync(folder).sort();
   const page = files.find((name) => name.endsWith(".md"));
-  if (!page) return null;
+  if (!page && made.length === 0) return null;
   const read = (name: string): string => readFileSync(join(folder, name), "utf8");
-  return { folder, markdown: read(page), pictures: files.filter((name) => name.endsWith(".svg")).map(read) };
+  const recipe = made.map(({ file }) => file.recipe).find((one) => typeof one === "object" && one !== null);
+  const { preset } = (recipe ?? {}) as { preset?: unknown };
+  return {
+    folder,
+    item: basename(dirname(folder)),
+    // A folder can have any name; what was run says itself what it was.
+    preset: typeof preset === "string" ? preset : basename(folder),
+    markdown: page ? read(page) : null,
+    pictures: files.filter((name) => name.endsWith(".svg")).map(read),
+    made,
+  };
 }

@@ -69,6 +69,8 @@ export interface Method {
   readonly title: string;
   /** One line for the documentation table and `--help`. */
   readonly summary: string;
+  /** DoRA in the norm of the 4-bit experiments; left out everywhere else. */
+  readonly norm?: "unscaled";
   /** True where backward reads the linear's input x[T,in]; false where r numbers a token are enough. */
   readonly keepsInput: boolean;
   /** Largest legal rank, or null where any rank is legal (settled 5). */

@@ -16,6 +16,7 @@ import {
 } from "../native/tensor.ts";
 import { createWeight, freeWeight, readWeightRows, type Weight } from "../native/weight.ts";
 import type { Adapter, AdapterSite, Method, Pass, Saved } from "./adapter.ts";
+import { unscaledDora } from "./dora.ts";
 import { withScratch } from "./draw.ts";
 import { methods } from "./registry.ts";
 
@@ -170,8 +171,8 @@ function finiteDifferences(tensor: Tensor, f: () => number, h = 1e-5): Float64Ar
   return result;
 }
 
-for (const method of Object.values(methods)) {
-  describe(method.name, () => {
+for (const method of [...Object.values(methods), unscaledDora]) {
+  describe(method.norm ? `${method.name}, ${method.norm}` : method.name, () => {
     test("starts at ΔW = 0", () => {
       const weight = randomWeight(1n);
       const x = random(2n, T, IN);
@@ -303,3 +304,57 @@ for (const method of Object.values(methods)) {
     });
   });
 }
+
+describe("DoRA's two norms", () => {
+  /** m / ‖W + factor·B·A‖ by rows, in float64. */
+  function gains({ trainable: { A, B, m } }: Adapter, weight: Weight, factor: number): number[] {
+    const [w, a, b] = [wholeWeight(weight), readF64(device, A!), readF64(device, B!)];
+    return [...readF64(device, m!)].map((magnitude, o) => {
+      let square = 0;
+      for (let k = 0; k < IN; k++) {
+        let value = w[o * IN + k]!;
+        for (let j = 0; j < RANK; j++) value += factor * b[o * RANK + j]! * a[j * IN + k]!;
+        square += value * value;
+      }
+      return magnitude / Math.sqrt(square);
+    });
+  }
+
+  test.each([
+    ["with s, as Tables 3 and 4", methods.dora, 2],
+    ["without s, as the official 4-bit code", unscaledDora, 1],
+  ] as const)("%s", (_, method, factor) => {
+    const weight = randomWeight(1n);
+    const adapter = makeAdapter(method, weight);
+    disturb(adapter, weight);
+    const expected = Float64Array.from(gains(adapter, weight, factor));
+    expect(largestDifference(readF64(device, adapter.derived.gain!), expected)).toBeLessThan(1e-12);
+    // The other norm is another one here.
+    const other = Float64Array.from(gains(adapter, weight, 3 - factor));
+    expect(largestDifference(expected, other)).toBeGreaterThan(1e-2);
+    freeWeight(device, weight);
+  });
+
+  test("without s, m starts anew while B·A is zero, and is kept afterwards; with s it always is", () => {
+    const weight = randomWeight(1n);
+    for (const method of [methods.dora, unscaledDora]) {
+      const adapter = makeAdapter(method, weight);
+      const { m, B } = adapter.trainable;
+      const start = readF64(device, m!);
+      const moved = start.map((v) => v + 0.5);
+      const prepared = (): Float64Array => {
+        writeF32(device, m!, moved);
+        method.prepare(device, adapter, weight, scratch);
+        return readF64(device, m!);
+      };
+      expect(prepared()).toEqual(method === unscaledDora ? start : moved);
+      const gain = readF64(device, adapter.derived.gain!);
+      expect(gain.every((v) => Math.abs(v - 1) < 1e-12 === (method === unscaledDora))).toBe(true);
+      const values = readF64(device, B!);
+      values[0] = 1e-3;
+      writeF32(device, B!, values);
+      expect(prepared()).toEqual(moved);
+    }
+    freeWeight(device, weight);
+  });
+});

@@ -3,6 +3,9 @@
  * A or B. With gain g = m/‖V‖:  y = W·x + (g−1) ⊙ (W·drop(x)) + g ⊙ (s·B·A·drop(x)), which at p = 0 is g ⊙ (V·x).
  *
  * The norm is taken by rows as ‖w‖² + 2s⟨w,BA⟩ + s²‖BA‖², once an optimizer step; W + s·B·A is never formed.
+ *
+ * The official 4-bit code takes another norm (protocol §1.9): ‖W + B·A‖row, without s, and m starts anew from ‖W‖row for
+ * as long as B·A is zero. `unscaledDora` is that.
  */
 import { arenaTensor } from "../native/arena.ts";
 import type { Device } from "../native/device.ts";
@@ -18,7 +21,7 @@ import {
   scaleColumns,
   scaleRows,
 } from "../native/ops/index.ts";
-import { copy, type Tensor, view, writeF32 } from "../native/tensor.ts";
+import { copy, readF64, type Tensor, view, writeF32 } from "../native/tensor.ts";
 import { weightRowSquares } from "../native/weight.ts";
 import { type Adapter, dropoutAt, f32, factor, type Method, type Pass } from "./adapter.ts";
 import { drawKaimingA, droppedInput, mergeDense, withScratch } from "./draw.ts";
@@ -44,8 +47,10 @@ export const dora: Method = {
   },
 
   prepare(device, adapter, weight, scratch) {
-    const { site } = adapter;
-    const { rank, out, scaling } = site;
+    const { site, method } = adapter;
+    const { rank, out } = site;
+    const unscaled = method.norm === "unscaled";
+    const s = unscaled ? 1 : site.scaling;
     const { A, B, m } = adapter.trainable;
     const { squares, norm, gain } = adapter.derived;
     weightRowSquares(device, weight, squares!);
@@ -56,12 +61,13 @@ export const dora: Method = {
       linearForward(device, weight, A!, aw);
       const wa = arenaTensor(scratch, "f32", [out, rank]);
       matmul(device, { a: aw, transposeA: true, b: identity(device, scratch, rank), c: wa });
-      rowDot(device, wa, B!, 2 * scaling, 1, norm!);
+      rowDot(device, wa, B!, 2 * s, 1, norm!);
       // ‖BA‖² by rows: (B·(A·Aᵀ)) ⊙ B summed over r.
       const gram = arenaTensor(scratch, "f32", [rank, rank]);
       matmul(device, { a: A!, b: A!, transposeB: true, c: gram });
       matmul(device, { a: B!, b: gram, c: wa });
-      rowDot(device, wa, B!, scaling * scaling, 1, norm!);
+      rowDot(device, wa, B!, s * s, 1, norm!);
+      if (unscaled) restartMagnitude(device, adapter, wa, scratch);
     });
     doraGain(device, norm!, m!, norm!, gain!);
   },
@@ -124,6 +130,9 @@ export const dora: Method = {
   },
 };
 
+/** DoRA as the official 4-bit code has it. */
+export const unscaledDora: Method = { ...dora, norm: "unscaled" };
+
 /** dx = betaDx·dx + dy·W + mask ⊙ ( ((g−1)⊙dy)·W + dz·A ); `gained` holds g⊙dy and is overwritten. */
 function inputGradientUnderDropout(
   pass: Pass,
@@ -146,6 +155,23 @@ function inputGradientUnderDropout(
     matmul(device, { a: dz, b: factor(adapter.trainable, "A"), c: masked, beta: 1, compute: pass.compute });
     dropoutApply(device, masked, dropoutAt(pass, adapter.site)!, dx, 1);
   });
+}
+
+/** m = ‖W‖row while all of B·A is zero; `bg` [out,r] holds B·(A·Aᵀ). */
+function restartMagnitude(
+  device: Device,
+  { trainable, derived }: Adapter,
+  bg: Tensor,
+  scratch: Parameters<Method["prepare"]>[3],
+): void {
+  const ba = arenaTensor(scratch, "f32", [bg.shape[0]!]);
+  rowDot(device, bg, factor(trainable, "B"), 1, 0, ba);
+  if (readF64(device, ba).some((square) => square !== 0)) return;
+  const { squares, norm, gain } = derived;
+  doraGain(device, squares!, squares!, norm!, gain!);
+  copy(device, factor(trainable, "m"), norm!);
+  // `norm` holds squares until the caller takes their root.
+  copy(device, norm!, squares!);
 }
 
 function identity(device: Device, scratch: Parameters<Method["prepare"]>[3], n: number): Tensor {

@@ -15,7 +15,7 @@ import {
   type TensorEntry,
 } from "../formats/safetensors.ts";
 import { readTorchArchive } from "../formats/torch-zip.ts";
-import { type MethodName, methodNames } from "./adapter.ts";
+import { type Method, type MethodName, methodNames } from "./adapter.ts";
 import { indicesOfOneHot } from "./one-hot.ts";
 
 export const ADAPTER_FILE = "adapter_model.safetensors";
@@ -27,6 +27,8 @@ export const SCHEMA_VERSION = 1;
 /** What sbora.json says beside PEFT's own file. */
 export interface AdapterMetadata {
   readonly method: MethodName;
+  /** Of a DoRA in the norm of the 4-bit experiments. */
+  readonly norm?: NonNullable<Method["norm"]>;
   readonly seed: number;
   /** Fingerprint of the base the adapter was trained on. */
   readonly base: string;
@@ -194,7 +196,11 @@ function readMetadata(dir: string): AdapterMetadata | null {
     problems.add(`schemaVersion is ${JSON.stringify(json.schemaVersion)}, expected ${SCHEMA_VERSION}`);
   if (!methodNames.includes(json.method))
     problems.add(`method is ${JSON.stringify(json.method)}, expected one of ${methodNames.join(", ")}`);
-  const { base, seed } = json as { readonly base?: unknown; readonly seed?: unknown };
+  const { base, seed, norm } = json as { base?: unknown; seed?: unknown; norm?: unknown };
+  if (norm !== undefined && (norm !== "unscaled" || json.method !== "dora"))
+    problems.add(
+      `norm is ${JSON.stringify(norm).slice(0, 80)}, expected "unscaled", and that of a dora alone`,
+    );
   if (base !== undefined && typeof base !== "string")
     problems.add(`base is ${JSON.stringify(base).slice(0, 80)}, expected the fingerprint of a model`);
   if (seed !== undefined && !Number.isSafeInteger(seed))

@@ -2,7 +2,7 @@
  * and the test matrix derive from this list. */
 import { InputError } from "../errors.ts";
 import type { Method, MethodName } from "./adapter.ts";
-import { dora } from "./dora.ts";
+import { dora, unscaledDora } from "./dora.ts";
 import { full } from "./full.ts";
 import { lora } from "./lora.ts";
 import { loraFa } from "./lora-fa.ts";
@@ -25,6 +25,12 @@ export function methodNamed(name: string): Method {
   const method = Object.hasOwn(methods, name) ? methods[name as MethodName] : undefined;
   if (method) return method;
   throw new InputError(`unknown method "${name}"; expected one of ${Object.keys(methods).join(", ")}`);
+}
+
+/** The method in the norm that a recipe or an adapter folder names; only DoRA has two. */
+export function methodInNorm(name: string, norm: Method["norm"]): Method {
+  const method = methodNamed(name);
+  return method.name === "dora" && norm === "unscaled" ? unscaledDora : method;
 }
 
 /** @throws InputError when the rank is not legal for a linear of this size (settled 5). */

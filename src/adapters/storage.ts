@@ -58,12 +58,15 @@ export function saveAdapter(
   const first = adapters[0];
   if (!first) throw new Error("there is no adapter to save");
   const native = options.layout === "native";
+  const { norm } = first.method;
+  if (norm && !native) throw new Error("PEFT has no DoRA of this norm");
   const entries = adapters.flatMap((adapter) => entriesOf(device, adapter, native));
   makeFolder(dir);
   const sbora = first.method.name === "sbora-fa" || first.method.name === "sbora-fb";
   writeSafetensors(join(dir, ADAPTER_FILE), entries, { format: "pt" });
   writePeftConfig(dir, {
-    peftType: native && sbora ? "SBORA" : "LORA",
+    // A name that PEFT does not know: it would take the other norm.
+    peftType: native && sbora ? "SBORA" : norm ? "DORA" : "LORA",
     adapterName: native && sbora ? first.method.name.replace("-", "_") : null,
     rank: first.site.rank,
     alpha: options.alpha,
@@ -76,7 +79,7 @@ export function saveAdapter(
     baseModel: options.baseModel,
     modulesToSave: [],
   });
-  const text = `${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...options.metadata }, null, 2)}\n`;
+  const text = `${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...options.metadata, norm }, null, 2)}\n`;
   writeTextFile(join(dir, METADATA_FILE), text);
 }
 

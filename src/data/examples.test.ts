@@ -95,8 +95,8 @@ describe("encodeRecords", () => {
     const cut = encodeRecords([record, record], { ...all, cutoff: 5 });
     expect(cut.examples[0]!.tokens).toEqual(whole.slice(0, 5));
     expect(cut.truncated).toBe(2);
-    expect(truncationWarning(cut, 5)).toContain("2 of 2 records (100.0 %)");
-    expect(truncationWarning(full, 256)).toBeNull();
+    expect(truncationWarning(cut, { cutoff: 5 })).toContain("2 of 2 records (100.0 %)");
+    expect(truncationWarning(full, { cutoff: 256 })).toBeNull();
   });
 
   test("a record cut before its reply has no response labels", () => {
@@ -115,5 +115,45 @@ describe("encodeRecords", () => {
     const records = [record, { ...record, output: "x" }, record];
     const { examples } = encodeRecords(records, all, [1, 2]);
     expect(examples.map((e) => e.id)).toEqual([1, 2]);
+  });
+});
+
+describe("prompt and reply apart", () => {
+  /** One token a character. */
+  const encode = (text: string): number[] => [1, ...[...text].map((c) => c.charCodeAt(0))];
+  const prompt = { name: "p", summary: "", train: () => "ab ", test: () => "ab " };
+  const base = { encode, prompt, bosId: 1, eosId: 2, cutoff: 9, lossOn: "response" } as const;
+  const one = (output: string, lengths: { source: number; target: number }) => {
+    const record = { instruction: "", input: "", output, answer: "" };
+    const { examples, truncated } = encodeRecords([record], { ...base, lengths });
+    const [{ tokens, labelFrom }] = examples as [(typeof examples)[number]];
+    const text = [...tokens].map((id) => (id < 3 ? `<${id}>` : String.fromCharCode(id))).join("");
+    return [text, labelFrom, truncated] as const;
+  };
+
+  test("labels begin with the reply; its BOS goes, its EOS comes", () => {
+    expect(one("cd", { source: 4, target: 5 })).toEqual(["<1>ab cd<2>", 4, 0]);
+    expect(one("cd", { source: 4, target: 3 })).toEqual(["<1>ab cd<2>", 4, 0]);
+  });
+
+  test("each is cut on the right at its own limit, the EOS with the reply", () => {
+    expect(one("cd", { source: 4, target: 2 })).toEqual(["<1>ab cd", 4, 1]);
+    expect(one("cd", { source: 2, target: 3 })).toEqual(["<1>acd<2>", 2, 1]);
+    const long = { examples: [], truncated: 1 };
+    const warning = truncationWarning(
+      { ...long, examples: new Array(4) },
+      { cutoff: 9, lengths: { source: 4, target: 5 } },
+    );
+    expect(warning).toContain(
+      "1 of 4 records (25.0 %) have a prompt of more than 4 tokens or a reply of more than 5",
+    );
+  });
+
+  test("no border is crossed: a space that would join the reply's first word stays in the prompt", () => {
+    const joining = (text: string): number[] =>
+      (text.match(/ ?\w+|\s/g) ?? []).map((piece) => 100 + piece.length);
+    const record = { instruction: "", input: "", output: "word", answer: "" };
+    const options = { ...base, encode: joining, bosId: null, lengths: { source: 5, target: 5 } };
+    expect([...encodeRecords([record], options).examples[0]!.tokens]).toEqual([102, 101, 104, 2]);
   });
 });

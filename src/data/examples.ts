@@ -20,11 +20,19 @@ export interface ExampleOptions {
   /** Longest example in tokens, BOS included. */
   readonly cutoff: number;
   readonly lossOn: "all" | "response";
+  /** Prompt and reply are tokenized apart, each cut at its own limit (protocol §4.2); the cutoff is their sum. */
+  readonly lengths?: PieceLengths | undefined;
+}
+
+/** Tokens of a prompt, BOS included, and of a reply, EOS included. */
+export interface PieceLengths {
+  readonly source: number;
+  readonly target: number;
 }
 
 export interface EncodedRecords {
   readonly examples: TrainingExample[];
-  /** Records longer than the cutoff: they lost the end of their reply, the answer with it. Worth a warning. */
+  /** Records longer than the cutoff, or with a piece beyond its limit: they lost the end of it. Worth a warning. */
   readonly truncated: number;
 }
 
@@ -36,32 +44,65 @@ export function encodeRecords(
 ): EncodedRecords {
   let truncated = 0;
   const examples = ids.map((id): TrainingExample => {
-    const { tokens, labelFrom, whole } = encodeRecord(records[id]!, options);
-    if (whole > options.cutoff) truncated++;
+    const { tokens, labelFrom, cut } = (options.lengths ? encodePieces : encodeRecord)(records[id]!, options);
+    if (cut) truncated++;
     return { id, tokens, labelFrom };
   });
   return { examples, truncated };
 }
 
 /** One paragraph for the user, or null when no record was cut. */
-export function truncationWarning({ examples, truncated }: EncodedRecords, cutoff: number): string | null {
+export function truncationWarning(
+  { examples, truncated }: EncodedRecords,
+  { cutoff, lengths }: Pick<ExampleOptions, "cutoff" | "lengths">,
+): string | null {
   if (truncated === 0) return null;
   const share = ((100 * truncated) / examples.length).toFixed(1);
+  if (lengths) {
+    return (
+      `${truncated} of ${examples.length} records (${share} %) have a prompt of more than ${lengths.source} tokens or a reply ` +
+      `of more than ${lengths.target} and lose the rest of it.`
+    );
+  }
   return (
     `${truncated} of ${examples.length} records (${share} %) are longer than the cutoff of ${cutoff} tokens and lose ` +
     `the end of their reply, where the answer is. A larger --cutoff keeps it.`
   );
 }
 
-function encodeRecord(
-  record: InstructionRecord,
-  options: ExampleOptions,
-): { tokens: Int32Array; labelFrom: number; whole: number } {
-  const { bosId, eosId, cutoff, lossOn } = options;
-  const encode: Encode = (text) => {
-    const ids = options.encode(text);
+interface EncodedRecord {
+  readonly tokens: Int32Array;
+  readonly labelFrom: number;
+  readonly cut: boolean;
+}
+
+/** `encode` with the BOS in front. */
+function withBos({ encode, bosId }: ExampleOptions): Encode {
+  return (text) => {
+    const ids = encode(text);
     return bosId === null || ids[0] === bosId ? ids : [bosId, ...ids];
   };
+}
+
+/** Two encodings one behind the other; a reply as long as its limit loses its EOS, as in the published code. */
+function encodePieces(record: InstructionRecord, options: ExampleOptions): EncodedRecord {
+  const { source, target } = options.lengths!;
+  const encode = withBos(options);
+  const prompt = encode(options.prompt.train(record));
+  const reply = encode(record.output);
+  if (reply[0] === options.bosId) reply.shift();
+  if (reply.at(-1) !== options.eosId) reply.push(options.eosId);
+  const kept = prompt.slice(0, source);
+  return {
+    tokens: Int32Array.from([...kept, ...reply.slice(0, target)]),
+    labelFrom: options.lossOn === "all" ? 1 : Math.max(1, kept.length),
+    cut: prompt.length > source || reply.length > target,
+  };
+}
+
+function encodeRecord(record: InstructionRecord, options: ExampleOptions): EncodedRecord {
+  const { eosId, cutoff, lossOn } = options;
+  const encode = withBos(options);
   const prompt = options.prompt.train(record);
   const ids = encode(prompt + record.output);
   const labelFrom = lossOn === "all" ? 1 : responseStart(encode, prompt, ids);
@@ -70,7 +111,7 @@ function encodeRecord(
   return {
     tokens: Int32Array.from(kept),
     labelFrom: Math.min(Math.max(labelFrom, 1), kept.length),
-    whole: ids.length,
+    cut: ids.length > cutoff,
   };
 }
 

@@ -39,6 +39,11 @@ export interface Prediction {
   readonly optionPerCharacter?: string;
   /** Most likely label after the protocol's prompt. */
   readonly likeliestLabel?: string;
+  /** MMLU: the same by the letters with a space in front, where those are other tokens. */
+  readonly spacedLabel?: string;
+  /** MMLU: −log of the right letter's share among the four, nats, by either kind of token. */
+  readonly labelNats?: number;
+  readonly spacedNats?: number;
 }
 
 /** Predictions of `records` (numbered as in the task's file), in their order. */

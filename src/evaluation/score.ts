@@ -1,8 +1,11 @@
 /** From predictions to figures: accuracies with their standard errors, the majority class, paired differences. */
 import type { Prediction } from "./run.ts";
 
-/** What a prediction can be right by. `perCharacter` is the options' likelihood divided by their length. */
-export const measures = ["generation", "options", "perCharacter", "labels"] as const;
+/**
+ * What a prediction can be right by. `perCharacter` is the options' likelihood divided by their length, `spacedLabels`
+ * that of MMLU's letters with a space in front.
+ */
+export const measures = ["generation", "options", "perCharacter", "labels", "spacedLabels"] as const;
 export type Measure = (typeof measures)[number];
 
 /** Whether a prediction is right; null where its ruler was not applied. */
@@ -13,6 +16,7 @@ export function isRight(prediction: Prediction, measure: Measure): boolean | nul
     options: () => prediction.option && prediction.option === label,
     perCharacter: () => prediction.optionPerCharacter && prediction.optionPerCharacter === label,
     labels: () => prediction.likeliestLabel && prediction.likeliestLabel === label,
+    spacedLabels: () => prediction.spacedLabel && prediction.spacedLabel === label,
   }[measure]();
   return typeof chosen === "boolean" ? chosen : null;
 }

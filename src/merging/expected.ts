@@ -90,10 +90,14 @@ function updateOf({ method, site, stored }: Part): Update {
   }
   const { A, B } = lowRankOf(method, site, stored);
   const m = method.name === "dora" ? stored.m!.values : null;
+  const normed = new Float64Array(width);
   return (row, value, noise) => {
+    normed.set(value);
     for (let j = 0; j < rank; j++) addScaled(scaling * B[row * rank + j]!, A, j * width, value, noise);
     if (!m) return;
-    const gain = m[row]! / Math.sqrt(value.reduce((sum, v) => sum + v * v, 0));
+    const share = method.norm === "unscaled" ? 1 / scaling : 1;
+    const square = value.reduce((sum, v, i) => sum + (normed[i]! + share * (v - normed[i]!)) ** 2, 0);
+    const gain = m[row]! / Math.sqrt(square);
     for (let column = 0; column < width; column++) {
       value[column]! *= gain;
       noise[column]! *= Math.abs(gain);

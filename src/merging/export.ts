@@ -52,6 +52,12 @@ export async function exportPeft(options: AdapterExport): Promise<void> {
   const { base, source, modules } = open(options);
   const { rank, alpha, method } = source.options;
   const { folder } = source;
+  if (method.norm) {
+    throw new InputError(
+      `${options.adapter}: this DoRA takes the norm of W + B·A without its scaling (sbora.json: norm "${method.norm}"), which ` +
+        "PEFT has no word for. Merge it (scripts/merge.ts) and use the model.",
+    );
+  }
   // Where modules differ, ranks are filled up with zeros and scalings go into B.
   const factorsOf = ({ site, stored }: Module): LowRank => {
     const factors = lowRankOf(method, site, stored);

@@ -1,5 +1,5 @@
 /** Adapter folders behind a model's linears: to start training from one, to run it live, or to merge it. */
-import { methodNamed } from "../adapters/registry.ts";
+import { methodInNorm } from "../adapters/registry.ts";
 import { type AdapterFolder, loadAdapterValues } from "../adapters/storage.ts";
 import { Problems } from "../errors.ts";
 import { peftRank, peftScaling } from "../formats/peft.ts";
@@ -35,7 +35,7 @@ export function adapterOptionsOf(folder: AdapterFolder): AdapterOptions {
   const largest = all.reduce((a, b) => (b.rank > a.rank ? b : a));
   const same = all.every(({ rank, scaling }) => rank === largest.rank && scaling === largest.scaling);
   return {
-    method: methodNamed(folder.method),
+    method: methodInNorm(folder.method, folder.metadata?.norm),
     rank: largest.rank,
     alpha: largest.scaling * largest.rank,
     targets: linearNames.filter((name) => targets.has(name)),

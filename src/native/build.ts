@@ -3,31 +3,38 @@
  * is everything the result depends on (sources, compiler, flags, architecture), so an edit or an upgrade rebuilds and
  * nothing else does.
  *
- * Environment: SBORA_LIBRARY (path of a ready CPU library), SBORA_CACHE (folder), CXX, SBORA_SANITIZE
- * ("address,undefined": an instrumented build, which scripts/sanitize.ts makes and runs).
+ * Environment: SBORA_LIBRARY, SBORA_CUDA_LIBRARY (path of a ready CPU or CUDA library), SBORA_CACHE (folder), CXX,
+ * SBORA_SANITIZE ("address,undefined": an instrumented build, which scripts/sanitize.ts makes and runs); for CUDA see
+ * `build-cuda.ts`.
  */
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { InputError, messageOf } from "../errors.ts";
 import { cacheFolder, findCached, removeLeftovers } from "./build-cache.ts";
+import { cudaLinkFlags, emulatedUnits, findNvcc, nvccUnits, type Unit } from "./build-cuda.ts";
 import { acquire } from "./build-lock.ts";
 import { type Compiler, compile, fileExists, findCompiler, inParallel } from "./compiler.ts";
 
 export { cacheFolder } from "./build-cache.ts";
 
-export type LibraryName = "cpu" | "reference" | "reference-f64";
+/** "cuda-emulated": the CUDA library's sources on a CPU, for tests. */
+export type LibraryName = "cpu" | "cuda" | "cuda-emulated" | "reference" | "reference-f64";
 /** "bench" has no ABI: the loops that scripts/bench.ts measures the machine with (`peaks.ts`). */
 export type BuildName = LibraryName | "bench";
 
 export interface BuildOptions {
   /** Called with a short text when compiling starts, after every unit and at the end; default: one stderr line. */
   readonly onProgress?: (text: string) => void;
+  /** CUDA: a kernel whose registers do not suffice is an error. */
+  readonly refuseSpills?: boolean;
 }
 
-interface Unit {
-  readonly source: string;
-  readonly flags: readonly string[];
+/** Everything a library is made from. */
+interface Plan {
+  readonly units: readonly Unit[];
+  readonly linker: Compiler;
+  readonly linkFlags: readonly string[];
 }
 
 const KERNELS = resolve(import.meta.dir, "../../kernels");
@@ -58,21 +65,42 @@ function referenceSources(): string[] {
   return files.sort().map((file) => `reference/${file}`);
 }
 
-function units(name: BuildName): Unit[] {
-  if (name === "bench") return [{ source: "bench/peaks.cpp", flags: ["-O3"] }];
+function unitsOf(name: BuildName, compiler: Compiler, refuseSpills: boolean): Unit[] {
+  const plain = (source: string, ...flags: string[]): Unit => ({
+    compiler,
+    source,
+    flags: [...COMMON, ...flags],
+  });
+  if (name === "bench") return [plain("bench/peaks.cpp", "-O3")];
+  if (name === "cuda") {
+    const shared = SHARED_SOURCES.map((source) => plain(source, "-O3"));
+    return [...nvccUnits(KERNELS, findNvcc(), refuseSpills), ...shared];
+  }
+  if (name === "cuda-emulated") {
+    const shared = SHARED_SOURCES.map((source) => plain(source, "-O2"));
+    return [...emulatedUnits(KERNELS, compiler, COMMON), ...shared];
+  }
   if (name !== "cpu") {
     const flags = ["-O2", ...(name === "reference-f64" ? ["-DSB_REAL_DOUBLE"] : [])];
-    return [...SHARED_SOURCES, ...referenceSources()].map((source) => ({ source, flags }));
+    return [...SHARED_SOURCES, ...referenceSources()].map((source) => plain(source, ...flags));
   }
   const levels = ISA_FLAGS[process.arch] ?? [[]];
   return [
     // The slowest first.
-    ...levels.map((isa, level) => ({
-      source: CPU_ISA_SOURCE,
-      flags: ["-O3", `-DSB_ISA_LEVEL=${level}`, ...isa],
-    })),
-    ...CPU_SOURCES.map((source) => ({ source, flags: ["-O3"] })),
+    ...levels.map((isa, level) => plain(CPU_ISA_SOURCE, "-O3", `-DSB_ISA_LEVEL=${level}`, ...isa)),
+    ...CPU_SOURCES.map((source) => plain(source, "-O3")),
   ];
+}
+
+function planOf(name: BuildName, refuseSpills: boolean): Plan {
+  const linker = findCompiler();
+  const sanitize = name === "cuda" ? [] : sanitizeFlags();
+  const units = unitsOf(name, linker, refuseSpills).map((unit) => ({
+    ...unit,
+    flags: [...unit.flags, ...sanitize, ...(unit.lastFlags ?? [])],
+  }));
+  const libraries = name === "cuda" ? cudaLinkFlags(findNvcc()) : [];
+  return { units, linker, linkFlags: [...linkFlags(), ...sanitize, ...libraries] };
 }
 
 function sanitizeFlags(): string[] {
@@ -86,52 +114,45 @@ function sanitizeFlags(): string[] {
 }
 
 function linkFlags(): string[] {
-  const flags = ["-shared", "-pthread"];
+  const flags = ["-pthread"];
   if (process.platform === "darwin") return flags;
   return [...flags, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"];
 }
 
+const FOLDERS: Readonly<Record<BuildName, readonly string[]>> = {
+  bench: ["bench"],
+  cpu: ["", "host", "cpu"],
+  cuda: ["", "host", "cuda"],
+  "cuda-emulated": ["", "host", "cuda", "cuda/emulation"],
+  reference: ["", "host", "reference"],
+  "reference-f64": ["", "host", "reference"],
+};
+
 /** Every source and header the library may include, as [path relative to kernels/, text], in one fixed order. */
 function sources(name: BuildName): [string, string][] {
-  const folders = name === "bench" ? ["bench"] : ["", "host", name === "cpu" ? "cpu" : "reference"];
-  const files = folders.flatMap((folder) =>
+  const files = FOLDERS[name].flatMap((folder) =>
     readdirSync(join(KERNELS, folder))
-      .filter((file) => /\.(h|hpp|inc|c|cpp)$/.test(file))
+      .filter((file) => /\.(h|hpp|inc|c|cpp|cu|cuh)$/.test(file))
       .map((file) => join(folder, file)),
   );
   return files.sort().map((file) => [file, readFileSync(join(KERNELS, file), "utf8")]);
 }
 
-function cacheKey(name: BuildName, compiler: Compiler): string {
-  const parts = [
-    process.platform,
-    process.arch,
-    compiler.command,
-    compiler.version,
-    COMMON,
-    units(name),
-    sanitizeFlags(),
-    linkFlags(),
-    sources(name),
-  ];
+function cacheKey(name: BuildName, plan: Plan): string {
+  const parts = [process.platform, process.arch, plan, sources(name)];
   return new Bun.CryptoHasher("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
 }
 
 /** One stderr line: the text at the start, the seconds when it is done. */
 function stderrLine(name: BuildName): { start(): void; end(seconds: number | null): void } {
-  const what = name === "cpu" ? "CPU kernels" : `${name} kernels`;
+  const what = name === "cpu" || name === "cuda" ? `${name.toUpperCase()} kernels` : `${name} kernels`;
   return {
     start: () => process.stderr.write(`compiling the ${what} for first use … `),
     end: (seconds) => process.stderr.write(seconds === null ? "failed\n" : `${seconds.toFixed(0)} s\n`),
   };
 }
 
-async function build(
-  name: BuildName,
-  compiler: Compiler,
-  path: string,
-  options: BuildOptions,
-): Promise<void> {
+async function build(name: BuildName, plan: Plan, path: string, options: BuildOptions): Promise<void> {
   removeLeftovers(`libsbora-${name}`, path);
   const folder = mkdtempSync(`${path}.build-`);
   const started = performance.now();
@@ -140,17 +161,16 @@ async function build(
   line?.start();
   options.onProgress?.(`compiling ${name}`);
   try {
-    const all = units(name);
+    const all = plan.units;
     const objects = all.map((_, index) => join(folder, `${index}.o`));
     let done = 0;
-    const jobs = all.map((unit, index) => async () => {
-      const args = [...COMMON, ...unit.flags, ...sanitizeFlags(), "-c", unit.source, "-o", objects[index]!];
-      await compile(compiler, args, KERNELS);
-      options.onProgress?.(`compiled ${++done} of ${all.length}: ${unit.source}`);
+    const jobs = all.map(({ compiler, source, flags }, index) => async () => {
+      await compile(compiler, [...flags, "-c", source, "-o", objects[index]!], KERNELS);
+      options.onProgress?.(`compiled ${++done} of ${all.length}: ${source}`);
     });
     await inParallel(jobs, availableParallelism());
     const result = join(folder, "library");
-    await compile(compiler, [...linkFlags(), ...sanitizeFlags(), ...objects, "-o", result], KERNELS);
+    await compile(plan.linker, ["-shared", ...objects, ...plan.linkFlags, "-o", result], KERNELS);
     renameSync(result, path);
     line?.end(seconds());
     options.onProgress?.(`built ${path} in ${seconds().toFixed(1)} s`);
@@ -169,23 +189,29 @@ async function build(
  * @throws InputError without a compiler, without a folder to write, or with the compiler's own message
  */
 export async function buildLibrary(name: BuildName, options: BuildOptions = {}): Promise<string> {
-  const given = process.env.SBORA_LIBRARY;
-  if (given && name === "cpu") {
-    if (fileExists(resolve(given))) return resolve(given);
-    throw new InputError(`SBORA_LIBRARY is "${given}", which is no file. Unset it to compile the kernels.`);
-  }
-  const compiler = findCompiler();
-  const suffix = process.platform === "darwin" ? "dylib" : "so";
-  const file = `libsbora-${name}-${cacheKey(name, compiler)}.${suffix}`;
-  const ready = findCached(file);
+  const ready = readyLibrary(name);
   if (ready !== null) return ready;
+  const plan = planOf(name, options.refuseSpills ?? false);
+  const suffix = process.platform === "darwin" ? "dylib" : "so";
+  const file = `libsbora-${name}-${cacheKey(name, plan)}.${suffix}`;
+  const cached = findCached(file);
+  if (cached !== null) return cached;
   const path = join(cacheFolder(), file);
   const lock = await acquire(`${path}.lock`, () => fileExists(path));
   if (lock === null) return path;
   try {
-    await build(name, compiler, path, options);
+    await build(name, plan, path, options);
   } finally {
     lock.release();
   }
   return path;
+}
+
+/** The library that the environment names, which is not compiled. */
+function readyLibrary(name: BuildName): string | null {
+  const variable = { cpu: "SBORA_LIBRARY", cuda: "SBORA_CUDA_LIBRARY" }[name as string];
+  const given = variable === undefined ? undefined : process.env[variable];
+  if (!given) return null;
+  if (fileExists(resolve(given))) return resolve(given);
+  throw new InputError(`${variable} is "${given}", which is no file. Unset it to compile the kernels.`);
 }

@@ -12,7 +12,12 @@ export interface Compiler {
 const CANDIDATES = ["c++", "g++", "clang++"];
 
 /** English messages; and a sanitizer preloaded into this process must not run inside the compiler. */
-const COMPILER_ENV = { ...process.env, LC_ALL: "C", LD_PRELOAD: undefined, DYLD_INSERT_LIBRARIES: undefined };
+export const COMPILER_ENV = {
+  ...process.env,
+  LC_ALL: "C",
+  LD_PRELOAD: undefined,
+  DYLD_INSERT_LIBRARIES: undefined,
+};
 
 function versionOf(command: readonly string[]): string | null {
   try {

@@ -34,7 +34,12 @@ export interface Device {
   readonly context: number;
 }
 
+/** What `--device` and SBORA_DEVICE may say. */
+export const DEVICE_NAMES = ["cpu", "cuda"] as const;
+export type DeviceName = (typeof DEVICE_NAMES)[number];
+
 export interface OpenOptions {
+  /** Default: SBORA_DEVICE, else cpu. With SBORA_CUDA_EMULATE=1, cuda is its emulation on the CPU. */
   readonly library?: LibraryName;
   /** Default: SBORA_THREADS, else the cores this process may use. */
   readonly threads?: number;
@@ -92,6 +97,16 @@ function threadCount(given: number | undefined): number {
   throw new InputError(`${source}; expected a whole number from 1 to ${MAX_THREADS}.`);
 }
 
+/** The one place where a library is chosen; behind it a device is a device. */
+export function chosenLibrary(asked?: LibraryName): LibraryName {
+  const text = process.env.SBORA_DEVICE || "cpu";
+  const name = asked ?? DEVICE_NAMES.find((known) => known === text);
+  if (name === undefined) {
+    throw new InputError(`SBORA_DEVICE is "${text}"; expected one of ${DEVICE_NAMES.join(", ")}.`);
+  }
+  return name === "cuda" && process.env.SBORA_CUDA_EMULATE === "1" ? "cuda-emulated" : name;
+}
+
 interface Description {
   backend: string;
   isa: string;
@@ -113,10 +128,11 @@ function describe(symbols: NativeSymbols, context: number): Description {
  * @throws InputError for a bad thread count or an instruction set this processor lacks
  */
 export async function openDevice(options: OpenOptions = {}): Promise<Device> {
-  const symbols = load(await buildLibrary(options.library ?? "cpu"));
+  const library = chosenLibrary(options.library);
+  const symbols = load(await buildLibrary(library));
   const threads = threadCount(options.threads);
-  // The reference has one form only; SBORA_ISA speaks of the library that ships.
-  const fromEnvironment = (options.library ?? "cpu") === "cpu" ? process.env.SBORA_ISA : undefined;
+  // The others have one form only; SBORA_ISA speaks of the processor.
+  const fromEnvironment = library === "cpu" ? process.env.SBORA_ISA : undefined;
   const isa = options.isa ?? (fromEnvironment || null);
   const out = new BigInt64Array(1);
   if (symbols.sb_open(threads, isa, out) !== 0) {

@@ -20,6 +20,10 @@ export interface CurveChart {
   readonly panels: readonly CurvePanel[];
   /** A line below the panels. */
   readonly note?: string;
+  /** Values that the vertical scale holds besides the curves' own: for several pictures on one scale. */
+  readonly span?: readonly number[];
+  /** Of a panel, in pixels: less where a phone shows it. */
+  readonly plotWidth?: number;
 }
 
 export interface CurvePanel {
@@ -48,12 +52,12 @@ const LABEL_HEIGHT = 16;
 const LABEL_GAP = 14;
 
 export function curveChart(chart: CurveChart): string {
-  const { title, panels, note } = chart;
+  const { title, panels, note, span = [], plotWidth = PLOT_WIDTH } = chart;
   const all = panels.flatMap(({ curves }) => curves.flatMap(({ points }) => points));
-  const vertical = scaleOf(all.map(([, y]) => y));
+  const vertical = scaleOf([...all.map(([, y]) => y), ...span]);
   const widths = panels.map(({ curves }) => {
     const labels = curves.map(({ label }) => textWidth(label));
-    return PLOT_WIDTH + LABEL_GAP + Math.max(0, ...labels);
+    return plotWidth + LABEL_GAP + Math.max(0, ...labels);
   });
   const inner = widths.reduce((sum, width) => sum + width + GAP, -GAP);
   const width = Math.ceil(LEFT + Math.max(inner, textWidth(title) * 1.3, textWidth(note ?? "")) + 16);
@@ -64,7 +68,7 @@ export function curveChart(chart: CurveChart): string {
   ];
   let x = LEFT;
   panels.forEach((panel, i) => {
-    parts.push(panelOf(panel, x, vertical, chart.x, i === 0));
+    parts.push(panelOf(panel, [x, x + plotWidth], vertical, chart.x, i === 0));
     x += widths[i]! + GAP;
   });
   if (note) parts.push(text(LEFT, height - 12, note));
@@ -75,8 +79,14 @@ function turned(x: number, y: number): string {
   return `text-anchor="middle" transform="rotate(-90 ${x} ${round(y)})"`;
 }
 
-function panelOf(panel: CurvePanel, left: number, vertical: Scale, unit: string, scaled: boolean): string {
-  const [top, bottom, right] = [HEAD, HEAD + PLOT_HEIGHT, left + PLOT_WIDTH];
+function panelOf(
+  panel: CurvePanel,
+  [left, right]: readonly [number, number],
+  vertical: Scale,
+  unit: string,
+  scaled: boolean,
+): string {
+  const [top, bottom] = [HEAD, HEAD + PLOT_HEIGHT];
   const xs = panel.curves.flatMap(({ points }) => points.map(([x]) => x));
   const horizontal = scaleOf([0, ...xs]);
   const place = (value: number, { low, high }: Scale, from: number, to: number): number =>

@@ -7,27 +7,31 @@
 const CHARACTER = 7.4;
 const TICKS = 5;
 
-/** Okabe and Ito's colours, told apart by readers who see no red or green; the dark ones are lighter. */
-export const LIGHT_COLOURS = ["#6e7781", "#0072b2", "#d55e00", "#009e73", "#8a4f7d", "#9a6700", "#56b4e9"];
+/**
+ * After Okabe and Ito, told apart by readers who see no red or green. Names are written in them too: each has a contrast of
+ * at least 4.5 to its page (WCAG AA), so the light ones are darker than theirs and the dark ones lighter.
+ */
+export const LIGHT_COLOURS = ["#66707a", "#0072b2", "#bd4b00", "#007f5c", "#8a4f7d", "#8f6000", "#0b7285"];
 export const DARK_COLOURS = ["#9198a1", "#56b4e9", "#f08a3c", "#3fc79a", "#d58bc2", "#d4a72c", "#a5d6ff"];
 
 /** `s0`, `s1`, … fill a mark with a series' colour, `l0`, … draw a line in it. */
 export const STYLE = `text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#1f2328}
 .title{font-size:16px;font-weight:600}.panel{font-weight:600}.grid{stroke:#d0d7de}.axis,.error{stroke:#1f2328}
-.lead{stroke:#8c959f;stroke-width:0.75}.page{fill:#ffffff}.line{fill:none;stroke-width:1.8;stroke-linejoin:round}
+.soft{fill:#59636e}.mark{stroke:#59636e;stroke-dasharray:4 3}.part{fill:#ffffff;stroke:#1f2328}.lead{stroke:#8c959f;stroke-width:0.75}.page{fill:#ffffff}.line{fill:none;stroke-width:1.8;stroke-linejoin:round}
 ${seriesStyle(LIGHT_COLOURS)}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.grid{stroke:#3d444d}.axis,.error{stroke:#e6edf3}
-.lead{stroke:#656c76}.page{fill:#0d1117}
+.soft{fill:#9198a1}.mark{stroke:#9198a1}.part{fill:#0d1117;stroke:#e6edf3}.lead{stroke:#656c76}.page{fill:#0d1117}
 ${seriesStyle(DARK_COLOURS)}}`;
 
 function seriesStyle(colours: readonly string[]): string {
   return colours.map((colour, i) => `.s${i}{fill:${colour}}.l${i}{stroke:${colour}}`).join("");
 }
 
-/** A whole picture; `label` is what a screen reader says. */
+/** A whole picture; `label` is what a screen reader says, and what a browser shows in a picture's tab. */
 export function svgPage(width: number, height: number, label: string, body: readonly string[]): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escaped(label)}">`,
+    `<title>${escaped(label)}</title>`,
     `<style>${STYLE}</style>`,
     `<rect class="page" width="${width}" height="${height}"/>`,
     ...body,
@@ -52,7 +56,7 @@ export function round(value: number): number {
   return Math.round(value * 10) / 10;
 }
 
-/** Content and attribute values. */
+/** Content and attribute values of HTML and XML; XML has no control characters, not even escaped ones. */
 export function escaped(content: string): string {
   const entities: Readonly<Record<string, string>> = {
     "&": "&amp;",
@@ -60,7 +64,7 @@ export function escaped(content: string): string {
     ">": "&gt;",
     '"': "&quot;",
   };
-  return content.replace(/[&<>"]/g, (sign) => entities[sign]!);
+  return content.replace(/[&<>"]|(?![\t\n\r])\p{Cc}/gu, (sign) => entities[sign] ?? "\ufffd");
 }
 
 /** Ends of an axis and the distance of its lines. */

@@ -309,6 +309,22 @@ describe("documents", () => {
     expect([...all].sort()).toEqual([...described, ...page].sort());
   });
 
+  test("/openapi.json says which bodies are refused: texts without tokens, top_logprobs without logprobs", async () => {
+    type Schema = { readonly properties: Record<string, unknown>; readonly anyOf?: unknown };
+    type Post = { post: { requestBody: { content: { "application/json": { schema: Schema } } } } };
+    const { paths } = await json<{ paths: Record<string, Post> }>(await app.ask("/openapi.json"));
+    const bodyOf = (path: string): Schema => paths[path]!.post.requestBody.content["application/json"].schema;
+    expect(JSON.stringify(bodyOf("/v1/chat/completions").anyOf)).toContain('"required":["logprobs"]');
+    // the tiny model puts no token in front, so an empty text has none
+    const prompts = JSON.stringify(bodyOf("/v1/completions").properties.prompt);
+    expect(prompts.match(/"minLength":1/g)).toHaveLength(2);
+    expect(prompts.match(/"minItems":1/g)).toHaveLength(4);
+    // streams are described event by event
+    expect(JSON.stringify(paths).match(/"text\/event-stream":{"schema":{"type":"object"/g)).toHaveLength(2);
+    expect((await app.ask("/v1/completions", { ...text, prompt: "" })).status).toBe(400);
+    expect((await app.ask("/v1/chat/completions", { ...hello, top_logprobs: 1 })).status).toBe(400);
+  });
+
   test("metrics count what happened", async () => {
     const lines = (await (await app.ask("/metrics")).text()).split("\n");
     const value = (name: string): number =>

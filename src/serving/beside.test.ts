@@ -39,7 +39,7 @@ test("any order of swaps leaves the codes alone and gives a merge's values", asy
   }
   expect(new Set(Object.values(merged)).size).toBe(4);
   const codes = model.layers[0]!.linears.q_proj.weight;
-  const sets = createWeightSets(model, fingerprintModel(modelDir));
+  const sets = createWeightSets(model, { fingerprint: fingerprintModel(modelDir) });
   for (const name of Object.keys(METHODS)) addWeightSet(sets, name, join(root, name));
   for (const name of ["fa", "fb", "fa2", "lora", "fa", BASE, "lora", "fb", "fb", BASE, "fa2"]) {
     activate(sets, name);

@@ -58,7 +58,7 @@ export function createEngine(
   options: EngineLimits,
   send: Engine["send"],
 ): Engine {
-  const { context, kvTokens, maxSequences, prefillTokens, quantumMs, prefixCache, mode } = options;
+  const { context, kvTokens, maxSequences, prefillTokens, quantumMs, prefixCache, mode, quantize } = options;
   // One page to spare: a fork copies the last page it shares.
   const pool = createKvPool(model, Math.ceil(kvTokens / PAGE) + 1);
   const logitRows = Math.max(LEAST_LOGIT_ROWS, maxSequences);
@@ -68,8 +68,8 @@ export function createEngine(
     freeArena(engine.arena);
     engine.arena = createInferArena(model, plan);
   };
-  const sets =
-    mode === "merged" ? mergedSets(model, fingerprint) : unmergedSets(model, fingerprint, () => grown());
+  const base = { fingerprint, ...(quantize ? { quantize } : {}) };
+  const sets = mode === "merged" ? mergedSets(model, base) : unmergedSets(model, base, () => grown());
   const rootOf = (key: string): string => prefixRoot(fingerprint, sets.hashOf(key), key);
   const limits = { maxSequences, prefillTokens, quantumMs };
   const engine: Engine = {

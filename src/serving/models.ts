@@ -120,13 +120,21 @@ async function loaded(
 ): Promise<WeightSetInfo> {
   // Where the folder lies is nobody's business who asks over the network.
   const places = [realpathSync(dir), dir];
+  const placeless = (text: string): string => places.reduce((t, place) => t.replaceAll(place, name), text);
   try {
-    return await engine.load(weights, dir);
+    const set = await engine.load(weights, dir);
+    return { ...set, note: set.note && placeless(set.note) };
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
     const { message } = error;
-    const told = places.reduce((text, place) => text.replaceAll(place, name), message);
-    throw new ApiError(400, `The adapter was refused: ${told}`, "adapter_refused", "name", {}, message);
+    throw new ApiError(
+      400,
+      `The adapter was refused: ${placeless(message)}`,
+      "adapter_refused",
+      "name",
+      {},
+      message,
+    );
   }
 }
 

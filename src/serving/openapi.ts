@@ -130,6 +130,8 @@ export interface Served {
   /** Names that `model` may have now. */
   readonly models: readonly string[];
   readonly vocabulary: number;
+  /** Whether a token stands in front of every text, so that an empty one can be continued. */
+  readonly emptyTexts: boolean;
 }
 
 let paths: Json | null = null;
@@ -168,6 +170,7 @@ function filled(part: unknown, served: Served): unknown {
   const copy = Object.fromEntries(entries) as Json;
   if (copy.maximum === schema.MAX_TOKEN_ID) copy.maximum = served.vocabulary - 1;
   if (copy.description === schema.MODEL_NAMES) copy.enum = served.models;
+  if (copy.description === schema.PROMPT_TEXT && !served.emptyTexts) copy.minLength = 1;
   return copy;
 }
 
@@ -182,7 +185,7 @@ function describe({ path, summary, takes, gives, errors, streams, open }: Operat
   ].sort();
   const answer = {
     ...(gives ? json(gives, "output") : { "text/plain": { schema: { type: "string" } } }),
-    ...(streams ? { "text/event-stream": { schema: { type: "string" } } } : {}),
+    ...(streams ? { "text/event-stream": { schema: eventOf(streams) } } : {}),
   };
   return {
     summary,
@@ -197,7 +200,22 @@ function describe({ path, summary, takes, gives, errors, streams, open }: Operat
   };
 }
 
+/** Each event of a stream: an object as JSON, an error that came up on the way, or the end. */
+function eventOf(chunk: z.ZodType): object {
+  const contentSchema = { anyOf: [jsonSchema(chunk, "output"), jsonSchema(schema.errorResponse, "output")] };
+  const content = { type: "string", contentMediaType: "application/json", contentSchema };
+  return {
+    type: "object",
+    required: ["data"],
+    properties: { data: { anyOf: [{ const: "[DONE]" }, content] } },
+  };
+}
+
 function json(of: z.ZodType, io: "input" | "output"): object {
+  return { "application/json": { schema: jsonSchema(of, io) } };
+}
+
+function jsonSchema(of: z.ZodType, io: "input" | "output"): object {
   const { $schema: _, ...rest } = z.toJSONSchema(of, { io });
-  return { "application/json": { schema: rest } };
+  return rest;
 }

@@ -111,6 +111,8 @@ export interface WeightSetInfo {
   readonly modules: number;
   /** Held in memory for swapping. */
   readonly bytes: number;
+  /** A sentence for whoever loads it, where it was trained on other bits of the base (4-bit or not). */
+  readonly note: string | null;
 }
 
 export type ToEngine =

@@ -3,7 +3,7 @@
  * that a swap only flips bits; else (LoRA, DoRA, OA, LoRA-FA) the factors are, to be merged into copies of the matrices.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type Adapter, factor } from "../adapters/adapter.ts";
 import { createAdapter, freeAdapter } from "../adapters/detached.ts";
 import { MERGE_ROWS } from "../adapters/draw.ts";
@@ -12,8 +12,9 @@ import { type AdapterFolder, checkFactors, loadAdapterValues, readAdapter } from
 import { InputError, Problems } from "../errors.ts";
 import { PEFT_CONFIG_FILE, peftRank, peftScaling } from "../formats/peft.ts";
 import type { Linear } from "../model/linear.ts";
-import { adapterOptionsOf, baseMismatch } from "../model/load-adapter.ts";
+import { adapterOptionsOf, quantizationMismatch } from "../model/load-adapter.ts";
 import type { Llama } from "../model/model.ts";
+import type { Quantization } from "../model/nf4.ts";
 import { planMerge } from "../model/planning.ts";
 import { linearNames, linearShape, widestFeature } from "../model/shapes.ts";
 import type { AdapterOptions } from "../model/trainables.ts";
@@ -25,6 +26,12 @@ import { bytesOf, createTensor, freeTensor } from "../native/tensor.ts";
 import { readWeightColumns, readWeightRows } from "../native/weight.ts";
 import { type Beside, createBeside, freeBeside, takesLines } from "./beside.ts";
 import type { WeightSetInfo } from "./protocol.ts";
+
+/** Which bits a model's weights are: its folder's, and what was made of them while it was loaded. */
+export interface BaseBits {
+  readonly fingerprint: string;
+  readonly quantize?: Quantization;
+}
 
 export interface Dense {
   readonly linear: Linear;
@@ -60,8 +67,8 @@ export interface Live {
  * Reads an adapter folder into tensors of its own. The model must hold the base's weights.
  * @throws InputError when the folder is no adapter of this model
  */
-export function loadLive(model: Llama, fingerprint: string, dir: string): Live {
-  const { info, dense, arena } = loadFactors(model, fingerprint, dir);
+export function loadLive(model: Llama, base: BaseBits, dir: string): Live {
+  const { info, dense, arena } = loadFactors(model, base, dir);
   for (const { linear, adapter } of dense) {
     adapter.method.prepare(model.device, adapter, linear.weight, arena);
   }
@@ -77,9 +84,9 @@ export function freeLive(model: Llama, { adapters }: Live): void {
  * Reads an adapter folder and makes it ready to be swapped in. The model must hold the base's weights, which are read
  * only. @throws InputError when the folder is no adapter of this model
  */
-export function loadResident(model: Llama, fingerprint: string, dir: string): Resident {
+export function loadResident(model: Llama, base: BaseBits, dir: string): Resident {
   const { device } = model;
-  const { info, dense, arena } = loadFactors(model, fingerprint, dir);
+  const { info, dense, arena } = loadFactors(model, base, dir);
   const sbora = info.method === "sbora-fa" || info.method === "sbora-fb";
   const inPlace = dense.every(({ linear: { weight } }) => weight.dtype !== "nf4" || takesLines(weight));
   if (!sbora || !inPlace) {
@@ -109,12 +116,11 @@ export function loadResident(model: Llama, fingerprint: string, dir: string): Re
 /** The factors, and scratch memory that is enough to prepare and to merge them. */
 function loadFactors(
   model: Llama,
-  fingerprint: string,
+  base: BaseBits,
   dir: string,
 ): { info: WeightSetInfo; dense: Dense[]; arena: Arena } {
   const folder = readAdapter(dir);
-  const mismatch = baseMismatch(folder, fingerprint);
-  if (mismatch) throw new InputError(`${mismatch} Serve it with the model it was trained on.`);
+  requireBase(model, base, folder);
   const options = adapterOptionsOf(folder);
   const { method, rank } = options;
   if (method.name === "full") {
@@ -129,8 +135,24 @@ function loadFactors(
     throw error;
   }
   const bytes = adapters.reduce((n, adapter) => n + bytesOfAdapter(model, adapter), 0);
-  const info = { hash: hashOf(folder), method: method.name, rank, modules: dense.length, bytes };
+  // Not refused: training on four bits for a base in sixteen is common. Foreign folders do not say what they saw.
+  const note = folder.metadata?.recipe ? quantizationMismatch(folder, base.quantize) : null;
+  const info = { hash: hashOf(folder), method: method.name, rank, modules: dense.length, bytes, note };
   return { info, dense, arena: mergeArena(model, options) };
+}
+
+/** @throws InputError with names and fingerprints of both models where the adapter was trained on another one */
+function requireBase(
+  model: Llama,
+  { fingerprint }: BaseBits,
+  { dir, config, metadata }: AdapterFolder,
+): void {
+  if (!metadata?.base || metadata.base === fingerprint) return;
+  throw new InputError(
+    `${dir}: this adapter was trained on another base model, ${basename(config.baseModel) || "one without a name"} ` +
+      `(fingerprint ${metadata.base.slice(0, 16)}), but the server runs ${basename(model.config.nameOrPath)} ` +
+      `(fingerprint ${fingerprint.slice(0, 16)}). Serve it with the model it was trained on.`,
+  );
 }
 
 export function freeResident(model: Llama, resident: Resident): void {

@@ -19,6 +19,8 @@ const tokenId = z.int().min(0).max(MAX_TOKEN_ID);
 const tokenIds = z.array(tokenId).max(MAX_TOKENS);
 /** Marks the field whose values /openapi.json lists. */
 export const MODEL_NAMES = "Name of the base model or of an adapter, as /v1/models lists them";
+/** Marks texts that must not be empty where the model puts no token in front. */
+export const PROMPT_TEXT = "Text to continue";
 
 const adapterName = z.string().regex(ADAPTER_NAME);
 
@@ -60,7 +62,17 @@ export const chatMessage = z.looseObject({
 const messages = z.array(chatMessage).min(1).max(MAX_MESSAGES);
 const templateVariables = z.record(z.string(), z.unknown());
 
-export const chatRequest = z.looseObject({
+/** For /openapi.json, which cannot know what a route checks itself. */
+const someTokens = { minItems: 1 };
+const topNeedsLogprobs = {
+  anyOf: [
+    { properties: { logprobs: { const: true } }, required: ["logprobs"] },
+    { properties: { top_logprobs: { type: "null" } } },
+  ],
+};
+const promptText = z.string().describe(PROMPT_TEXT);
+
+const chatFields = z.looseObject({
   ...sampling,
   messages,
   max_tokens: z.int().min(1).max(MAX_TOKENS).nullish(),
@@ -69,14 +81,15 @@ export const chatRequest = z.looseObject({
   top_logprobs: z.int().min(0).max(MAX_LOGPROBS).nullish(),
   chat_template_kwargs: templateVariables.nullish(),
 });
+export const chatRequest = chatFields.meta(topNeedsLogprobs);
 
 export const completionRequest = z.looseObject({
   ...sampling,
   prompt: z.union([
-    z.string(),
-    tokenIds,
-    z.array(z.string()).max(MAX_PROMPTS),
-    z.array(tokenIds).max(MAX_PROMPTS),
+    promptText,
+    tokenIds.meta(someTokens),
+    z.array(promptText).max(MAX_PROMPTS).meta(someTokens),
+    z.array(tokenIds.meta(someTokens)).max(MAX_PROMPTS).meta(someTokens),
   ]),
   max_tokens: z.int().min(0).max(MAX_TOKENS).nullish().describe("Default 16; 0 with echo scores the prompt"),
   logprobs: z.int().min(0).max(MAX_LOGPROBS).nullish(),
@@ -187,6 +200,7 @@ export const adapterCard = z.object({
   modules: z.int().nullable(),
   bytes: z.int().nullable(),
   sha256: z.string().nullable(),
+  note: z.string().nullable().describe("What speaks against it: trained on other bits of this base"),
 });
 export const adapterList = z.object({ object: z.literal("list"), data: z.array(adapterCard) });
 export const deletedAdapter = z.object({ name: z.string(), deleted: z.literal(true) });

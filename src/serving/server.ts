@@ -139,8 +139,9 @@ export function startServer(options: ServerOptions, port: EnginePort): RunningSe
 
 async function loadAtStart({ models, log }: Serving, name: string): Promise<void> {
   try {
-    const { adapter } = await models.load(name);
-    log({ level: "info", event: "adapter", name, method: adapter!.method, rank: adapter!.rank });
+    const { method, rank, note } = (await models.load(name)).adapter!;
+    const level = note === null ? "info" : "warn";
+    log({ level, event: "adapter", name, method, rank, ...(note === null ? {} : { note }) });
   } catch (error) {
     // One bad folder must not keep the others from being served.
     const told = (error instanceof ApiError ? error.detail : null) ?? messageOf(error);

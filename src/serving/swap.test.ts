@@ -60,7 +60,7 @@ for (const compute of ["f32", "bf16"] as const) {
       }
       expect(new Set(merged.values()).size).toBe(names.length + 1);
       const before = allocatedBytes(device);
-      const sets = createWeightSets(model, fingerprintModel(modelDir));
+      const sets = createWeightSets(model, { fingerprint: fingerprintModel(modelDir) });
       for (const name of names) {
         const info = addWeightSet(sets, name, join(root, name));
         expect(info).toMatchObject({ method: METHODS[name as keyof typeof METHODS], rank: 4, modules: 14 });
@@ -83,11 +83,31 @@ for (const compute of ["f32", "bf16"] as const) {
       expect(allocatedBytes(device)).toBe(before);
     });
 
+    test("nothing stands behind a linear while an adapter is active; SBoRA keeps lines, and no matrix of its own", () => {
+      const linears = model.layers.flatMap((layer) => Object.values(layer.linears));
+      const base = linears.map(({ weight }) => weight);
+      const sets = createWeightSets(model, { fingerprint: fingerprintModel(modelDir) });
+      for (const name of names) addWeightSet(sets, name, join(root, name));
+      for (const name of names) {
+        activate(sets, name);
+        expect(linears.every(({ adapter }) => adapter === null)).toBe(true);
+        const sbora = METHODS[name as keyof typeof METHODS].startsWith("sbora");
+        const { dense, patches } = sets.residents.get(name)!;
+        expect({ name, dense: dense.length, patches: patches.length }).toEqual({
+          name,
+          dense: sbora ? 0 : linears.length,
+          patches: sbora ? linears.length : 0,
+        });
+        expect(linears.every(({ weight }, i) => (weight === base[i]) === sbora)).toBe(true);
+      }
+      freeWeightSets(sets);
+    });
+
     test("on NF4 every method runs as a copy, and the codes are never touched", () => {
       const quantized = loadLlama(device, modelDir, { ...load, quantize: "nf4" });
       const base = bitsOf(quantized);
       const before = allocatedBytes(device);
-      const sets = createWeightSets(quantized, fingerprintModel(modelDir));
+      const sets = createWeightSets(quantized, { fingerprint: fingerprintModel(modelDir) });
       for (const name of ["fa", "fb", "lora"]) addWeightSet(sets, name, join(root, name));
       const seen = ["fa", "fb", BASE, "lora", "fa", "fb"].map((name) => {
         activate(sets, name);
@@ -104,9 +124,9 @@ for (const compute of ["f32", "bf16"] as const) {
     test("refuses what does not belong here, and changes nothing", () => {
       const base = bitsOf(model);
       const before = allocatedBytes(device);
-      const foreign = createWeightSets(model, "0".repeat(64));
+      const foreign = createWeightSets(model, { fingerprint: "0".repeat(64) });
       expect(() => addWeightSet(foreign, "fa", join(root, "fa"))).toThrow(/another base model/);
-      const sets = createWeightSets(model, fingerprintModel(modelDir));
+      const sets = createWeightSets(model, { fingerprint: fingerprintModel(modelDir) });
       expect(() => addWeightSet(sets, "none", join(root, "none"))).toThrow(InputError);
       expect(() => activate(sets, "none")).toThrow("no weight set none");
       expect(bitsOf(model)).toBe(base);

@@ -14,14 +14,14 @@ import { readF32, writeI32 } from "../native/tensor.ts";
 import { createWeight, freeWeight, readWeightRows, type Weight, writeWeightRows } from "../native/weight.ts";
 import { dropBeside, putBeside } from "./beside.ts";
 import { BASE, type WeightSetInfo } from "./protocol.ts";
-import { freeResident, loadResident, type Resident } from "./resident.ts";
+import { type BaseBits, freeResident, loadResident, type Resident } from "./resident.ts";
 
 /** Rows copied at once. */
 const COPY_ROWS = 256;
 
 export interface WeightSets {
   readonly model: Llama;
-  readonly fingerprint: string;
+  readonly base: BaseBits;
   readonly residents: Map<string, Resident>;
   /** Copies of matrices that dense adapters are merged into, and the base's own. */
   readonly spare: Map<Linear, { readonly base: Weight; readonly copy: Weight }>;
@@ -32,11 +32,11 @@ export interface WeightSets {
   swapMs: number;
 }
 
-export function createWeightSets(model: Llama, fingerprint: string): WeightSets {
+export function createWeightSets(model: Llama, base: BaseBits): WeightSets {
   const counts = { swaps: 0, swapMs: 0 };
   return {
     model,
-    fingerprint,
+    base,
     residents: new Map(),
     spare: new Map(),
     spareOf: null,
@@ -49,7 +49,7 @@ export function createWeightSets(model: Llama, fingerprint: string): WeightSets 
 export function addWeightSet(sets: WeightSets, key: string, dir: string): WeightSetInfo {
   if (key === BASE || sets.residents.has(key)) throw new Error(`the weight set ${key} is there already`);
   activate(sets, BASE);
-  const resident = loadResident(sets.model, sets.fingerprint, dir);
+  const resident = loadResident(sets.model, sets.base, dir);
   sets.residents.set(key, resident);
   return resident.info;
 }

@@ -18,11 +18,11 @@ import {
   scatterAddColumns,
 } from "../native/ops/index.ts";
 import { type Tensor, view } from "../native/tensor.ts";
-import { freeLive, type Live, loadLive } from "./resident.ts";
+import { type BaseBits, freeLive, type Live, loadLive } from "./resident.ts";
 import type { RowSpan, WeightSets } from "./weight-sets.ts";
 
 /** `grown`: called when adapters stand behind the linears whose rank is larger than any before; size workspaces anew. */
-export function unmergedSets(model: Llama, fingerprint: string, grown: () => void): WeightSets {
+export function unmergedSets(model: Llama, base: BaseBits, grown: () => void): WeightSets {
   const lives = new Map<string, Live>();
   let spans: readonly RowSpan[] = [];
   let rank = 0;
@@ -46,7 +46,7 @@ export function unmergedSets(model: Llama, fingerprint: string, grown: () => voi
     groupOf: () => "",
     hashOf: (weights) => lives.get(weights)?.info.hash ?? "",
     add(weights, dir) {
-      const live = loadLive(model, fingerprint, dir);
+      const live = loadLive(model, base, dir);
       lives.set(weights, live);
       if (live.info.rank > rank) {
         rank = live.info.rank;

@@ -1,6 +1,7 @@
 /** The two ways adapters run (settled 28): merged into the weights, or each row with its own tail. */
 import type { Llama } from "../model/model.ts";
 import { BASE, type WeightSetInfo } from "./protocol.ts";
+import type { BaseBits } from "./resident.ts";
 import { activate, addWeightSet, createWeightSets, freeWeightSets, removeWeightSet } from "./swap.ts";
 
 /** So many rows of a step's batch, one after the other, are computed with these weights. */
@@ -24,8 +25,8 @@ export interface WeightSets {
   free(): void;
 }
 
-export function mergedSets(model: Llama, fingerprint: string): WeightSets {
-  const sets = createWeightSets(model, fingerprint);
+export function mergedSets(model: Llama, base: BaseBits): WeightSets {
+  const sets = createWeightSets(model, base);
   return {
     groupOf: (weights) => weights,
     hashOf: (weights) => sets.residents.get(weights)?.info.hash ?? "",

@@ -67,6 +67,11 @@ export interface FineTuned extends PreparedRun {
 export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
   const { device, modelDir, recipe, out } = options;
   checkOut(options);
+  if (options.saveAs === "peft" && recipe.doraNorm) {
+    throw new InputError(
+      "--save-as peft: PEFT has no DoRA of this norm (doraNorm unscaled); save it natively.",
+    );
+  }
   const run = options.prepared ?? prepareRun(options);
   const fingerprint = fingerprintModel(modelDir);
   const name = run.config.nameOrPath;

@@ -3,7 +3,7 @@
  * token ids, split, number of steps, memory plan. `--dry-run` prints it, `fineTune` goes on from it.
  */
 import { type AvoidedIndices, hashIndices } from "../adapters/avoid.ts";
-import { methodNamed } from "../adapters/registry.ts";
+import { methodInNorm } from "../adapters/registry.ts";
 import type { TrainingExample } from "../data/batches.ts";
 import { type EncodedRecords, encodeRecords, truncationWarning } from "../data/examples.ts";
 import type { PromptFormat } from "../data/prompts/prompt.ts";
@@ -77,7 +77,7 @@ export function prepareRun(input: RunInput): PreparedRun {
   const { avoid } = input;
   if ((avoid && hashIndices(avoid)) !== recipe.avoidIndices)
     throw new Error("the indices to avoid are not those that the recipe names");
-  const method = methodNamed(recipe.method);
+  const method = methodInNorm(recipe.method, recipe.doraNorm);
   const adapter: AdapterOptions = { method, rank, alpha, targets, seed, ...(avoid ? { avoid } : {}) };
   const quantize = recipe.quantize ?? (stored4bit ? "nf4" : undefined);
   const load: LoadOptions = {
@@ -172,7 +172,7 @@ function examplesOf(
   config: LlamaConfig,
 ): { train: TrainingExample[]; validation: TrainingExample[] } {
   const { recipe, records, dataFile } = input;
-  const { cutoff, lossOn } = recipe;
+  const { cutoff, lossOn, lengths } = recipe;
   if (records.length === 0) throw new InputError(`${dataFile}: holds no records.`);
   const split = splitValidation(records.length, recipe.valSize, recipe.seed);
   const eosId = tokenizer.eosId ?? config.eosTokenIds[0];
@@ -182,7 +182,8 @@ function examplesOf(
         `training record ends with. Add eos_token to tokenizer_config.json.`,
     );
   }
-  const key = [tokenizer.sha256, tokenizer.bosId, eosId, prompt.name, cutoff, lossOn].join(" ");
+  const limits = lengths ? [lengths.source, lengths.target] : [cutoff];
+  const key = [tokenizer.sha256, tokenizer.bosId, eosId, prompt.name, ...limits, lossOn].join(" ");
   const encoded = encodedOnce(records, key, () =>
     encodeRecords(records, {
       encode: tokenizer.encode,
@@ -191,6 +192,7 @@ function examplesOf(
       eosId,
       cutoff,
       lossOn,
+      lengths,
     }),
   );
   const foreign = encoded.examples.find(({ tokens }) => tokens.some((token) => token >= config.vocabSize));
@@ -200,7 +202,7 @@ function examplesOf(
         `says vocab_size ${config.vocabSize}; tokenizer and weights do not belong together.`,
     );
   }
-  const warning = truncationWarning(encoded, cutoff);
+  const warning = truncationWarning(encoded, recipe);
   if (warning) input.onNote?.(`${dataFile}: ${warning}`);
   const pick = (ids: readonly number[]): TrainingExample[] => ids.map((id) => encoded.examples[id]!);
   const [train, validation] = [pick(split.train), pick(split.validation)];

@@ -1,6 +1,7 @@
 /** A training run as one typed object: everything that decides its bytes, and nothing else. */
-import type { Compute, MethodName } from "../adapters/adapter.ts";
+import type { Compute, Method, MethodName } from "../adapters/adapter.ts";
 import { methodNamed } from "../adapters/registry.ts";
+import type { PieceLengths } from "../data/examples.ts";
 import { InputError, Problems } from "../errors.ts";
 import { type Quantization, quantizations } from "../model/nf4.ts";
 import { type AdamWOptions, adamwDefaults } from "./optimizer.ts";
@@ -38,6 +39,10 @@ export interface TrainRecipe {
   /** Name of the prompt format (src/data/prompts). */
   readonly prompt: string;
   readonly compute: Compute;
+  /** Prompt and reply tokenized apart, each with a limit of its own; left out where a record is one text. */
+  readonly lengths?: PieceLengths;
+  /** DoRA in the norm of the 4-bit experiments (protocol §1.9); left out where it is the usual one. */
+  readonly doraNorm?: NonNullable<Method["norm"]>;
   /** The base's block linears in 4 bits; left out where they are as the folder has them. */
   readonly quantize?: Quantization;
   /** Hash of the indices that SBoRA must not draw (`hashIndices`); left out where there are none. */
@@ -109,6 +114,18 @@ export function checkRecipe(recipe: TrainRecipe): void {
     if (recipe.method === "full")
       problems.add("method full trains every weight, which 4-bit weights cannot be");
   }
+  if (recipe.lengths !== undefined) {
+    const { source, target } = recipe.lengths;
+    if (
+      ![source, target].every((n) => Number.isSafeInteger(n) && n >= 1) ||
+      source + target !== recipe.cutoff
+    )
+      problems.add(
+        `lengths are ${source} + ${target}, expected whole numbers of at least 1 with cutoff ${recipe.cutoff} as their sum`,
+      );
+  }
+  if (recipe.doraNorm !== undefined && (recipe.doraNorm !== "unscaled" || recipe.method !== "dora"))
+    problems.add(`doraNorm is ${recipe.doraNorm}, expected unscaled, and that with method dora alone`);
   if (recipe.targets.length === 0) problems.add("targets is empty, expected at least one linear");
   problems.throwIfAny("training recipe");
 }

@@ -25,6 +25,12 @@ const golden = {
     testWithInput:
       "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response: ",
   },
+  plain: {
+    train: "{instruction}",
+    test: "{instruction}",
+    trainWithInput: "{instruction}\n{input}",
+    testWithInput: "{instruction}\n{input}",
+  },
 };
 
 describe.each(Object.entries(golden))("%s", (name, forms) => {

@@ -2,9 +2,10 @@
 import { InputError } from "../../errors.ts";
 import { alpaca } from "./alpaca.ts";
 import { llmAdapters } from "./llm-adapters.ts";
+import { plain } from "./plain.ts";
 import type { PromptFormat } from "./prompt.ts";
 
-export const promptFormats: readonly PromptFormat[] = [llmAdapters, alpaca];
+export const promptFormats: readonly PromptFormat[] = [llmAdapters, alpaca, plain];
 
 /** @throws InputError with the list of names. */
 export function promptNamed(name: string): PromptFormat {

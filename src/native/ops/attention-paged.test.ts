@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import type { LibraryName } from "../build.ts";
+import { closeDevice, openDevice, reserve } from "../device.ts";
 import { type AttentionShape, attentionForward } from "./attention.ts";
 import { attentionPaged, type KvCache, kvWrite } from "./attention-paged.ts";
 import {
@@ -12,6 +14,8 @@ import {
   on,
   pickRows,
   run,
+  runBytes,
+  sameBytes,
   stream,
 } from "./testing.ts";
 import { BF16_STEP } from "./testing-compare.ts";
@@ -36,6 +40,9 @@ const CASES: Case[] = [
   { lengths: [17, 1, 33], shape: shapeOf(9, 3, 64), page: 16 },
   { lengths: [5, 70], shape: shapeOf(6, 1, 20), page: 7 },
   { lengths: [130], shape: shapeOf(4, 4, 32), page: 32 },
+  { lengths: [140, 1], shape: shapeOf(3, 1, 128), page: 16 },
+  { lengths: [3, 9], shape: shapeOf(40, 2, 64), page: 5 },
+  { lengths: [35], shape: shapeOf(2, 1, 264), page: 16 },
 ];
 
 const sum = (values: readonly number[]) => values.reduce((total, one) => total + one, 0);
@@ -111,10 +118,12 @@ const everyRow = (p: Problem) => Array.from({ length: p.T }, (_, i) => i);
 
 describe("paged attention", () => {
   for (const type of ["f32", "bf16"] as const) {
-    test(`is the packed attention: ${type}`, () => {
-      for (const one of CASES) {
+    for (const one of CASES) {
+      const { heads: N, kvHeads: K, headSize: D } = one.shape;
+      const label = `${type} [${one.lengths}], ${N}/${K} heads of ${D}`;
+
+      test(`is the packed attention: ${label}`, () => {
         const p = problem(one, 40);
-        const { heads: N, kvHeads: K, headSize: D } = one.shape;
         const packed = (bench: Bench) => {
           const offsets = [0];
           for (const length of one.lengths) offsets.push(offsets.at(-1)! + length);
@@ -129,15 +138,13 @@ describe("paged attention", () => {
           return { o };
         };
         const allowed = type === "bf16" ? 2 * BF16_STEP : 1e-5;
-        for (const device of [lab.double, lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+        for (const device of [lab.double, lab.reference, ...lab.fast.map(({ two }) => two)]) {
           const paged = run(device, (bench) => ({ o: body(bench, one, p, type, everyRow(p)).o }));
           close(`paged ${one.lengths}`, paged.o!, run(device, packed).o!, allowed);
         }
-      }
-    });
+      });
 
-    test(`agrees with the reference, and kvWrite leaves other slots alone: ${type}`, () => {
-      for (const one of CASES) {
+      test(`agrees with the reference, and kvWrite leaves other slots alone: ${label}`, () => {
         const p = problem(one, 50);
         const rows = everyRow(p);
         const attended = (bench: Bench) => ({ o: body(bench, one, p, type, rows).o });
@@ -149,17 +156,41 @@ describe("paged attention", () => {
         };
         agree("kvWrite", written, { k: 0, v: 0 });
         const { k } = run(lab.reference, written);
-        const size = one.shape.kvHeads * one.shape.headSize;
-        expect(k!.filter((value) => !Number.isNaN(value)).length).toBe(p.T * size);
-      }
-    });
+        expect(k!.filter((value) => !Number.isNaN(value)).length).toBe(p.T * K * D);
+      });
+    }
 
     test(`a row alone has the bytes it has in a batch or a chunk: ${type}`, () => {
-      const one: Case = { lengths: [70, 5, 40], shape: shapeOf(6, 2, 32), page: 16 };
-      const p = problem(one, 60);
-      aloneAsInBatch(`paged ${type}`, p.T, (bench, rows) => ({ o: body(bench, one, p, type, rows).o }));
+      for (const one of [
+        { lengths: [70, 5, 40], shape: shapeOf(6, 2, 32), page: 16 },
+        { lengths: [150, 5, 40], shape: shapeOf(6, 2, 64), page: 16 },
+      ]) {
+        const p = problem(one, 60);
+        const label = `paged ${type} ${one.shape.headSize}`;
+        aloneAsInBatch(label, p.T, (bench, rows) => ({ o: body(bench, one, p, type, rows).o }));
+      }
     });
   }
+
+  test("the workspace that there is for long contexts does not show in a result", async () => {
+    const one: Case = { lengths: [400, 300], shape: shapeOf(4, 1, 64), page: 16 };
+    const p = problem(one, 70);
+    const rows = [399, 130, 10, 699];
+    for (const { label, two } of lab.fast) {
+      const attended = (bench: Bench) => ({ o: body(bench, one, p, "bf16", rows).o });
+      const much = runBytes(two, attended);
+      for (const tokens of [0, 1, 3]) {
+        const library = two.backend as LibraryName;
+        const device = await openDevice({ library, isa: two.isa, threads: two.threads });
+        try {
+          reserve(device, { tokens, width: 64, rank: 0, vocabulary: 0 });
+          sameBytes(`paged, ${label}, workspace for ${tokens}`, runBytes(device, attended), much);
+        } finally {
+          closeDevice(device);
+        }
+      }
+    }
+  });
 
   test("refuses wrong shapes", () => {
     on(lab.reference, (bench) => {
@@ -185,7 +216,7 @@ describe("paged attention", () => {
   });
 
   test("slots, pages, sequences and positions outside their range are errors, not crashes", () => {
-    for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+    for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
       on(device, (bench) => {
         const { zeros } = bench;
         const shape = shapeOf(4, 2, 8);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { sync } from "../device.ts";
 import { readF64 } from "../tensor.ts";
 import { type AttentionShape, attentionBackward, attentionForward, type Packed } from "./attention.ts";
 import {
@@ -6,6 +7,7 @@ import {
   type Bench,
   close,
   coarse,
+  everyDevice,
   lab,
   numbers,
   on,
@@ -35,7 +37,10 @@ const CASES: [number[], AttentionShape][] = [
   [[1, 16, 0, 3, 33], shapeOf(9, 3, 64)],
   [[5, 70], shapeOf(6, 1, 20)],
   [[131], shapeOf(3, 3, 48)],
-  [[2, 65, 64], shapeOf(2, 1, 128)],
+  [[2, 65, 131], shapeOf(2, 1, 128)],
+  [[150], shapeOf(2, 1, 64)],
+  [Array.from({ length: 70 }, (_, i) => i % 4), shapeOf(2, 1, 64)],
+  [[3, 40], shapeOf(2, 1, 300)],
 ];
 
 const total = (lengths: number[]) => lengths.reduce((sum, one) => sum + one, 0);
@@ -115,8 +120,10 @@ describe("attention", () => {
   });
 
   for (const type of ["f32", "bf16"] as const) {
-    test(`agrees with the reference, forward and backward: ${type}`, () => {
-      CASES.forEach(([lengths, shape], i) => {
+    CASES.forEach(([lengths, shape], i) => {
+      const rows = lengths.length > 9 ? `${lengths.length} sequences` : `[${lengths}]`;
+      const label = `${rows}, ${shape.heads}/${shape.kvHeads} heads of ${shape.headSize}`;
+      test(`agrees with the reference, forward and backward: ${type} ${label}`, () => {
         const p = problem(total(lengths), shape, 20 + i);
         const expected = run(lab.reference, (b) => both(b, lengths, shape, p, type));
         // o is a mean of values up to 1, its weights carry the rounding of scores up to about 4·√D (1e-6 each).
@@ -124,11 +131,7 @@ describe("attention", () => {
         const value = type === "bf16" ? 2 * BF16_STEP : 1e-5;
         const gradient = (name: string) => value * Math.max(1, largest(expected[name]!));
         const allowed = { o: value, lse: 1e-5, dq: gradient("dq"), dk: gradient("dk"), dv: gradient("dv") };
-        agree(
-          `attention [${lengths}] ${JSON.stringify(shape)}`,
-          (b) => both(b, lengths, shape, p, type),
-          allowed,
-        );
+        agree(`attention ${label}`, (b) => both(b, lengths, shape, p, type), allowed);
       });
     });
   }
@@ -165,13 +168,24 @@ describe("attention", () => {
     });
   });
 
-  test("packed sequences have the bytes they have alone", () => {
+  test("packed sequences have the bytes they have alone, beside NaN too", () => {
     const lengths = [17, 70, 1, 33];
-    const shape = shapeOf(6, 2, 32);
-    const { heads: N, kvHeads: K, headSize: D } = shape;
-    const p = problem(total(lengths), shape, 4);
-    for (const type of ["f32", "bf16"] as const) {
-      for (const { isa, two } of lab.cpu) {
+    for (const [type, shape] of [
+      ["f32", shapeOf(6, 2, 32)],
+      ["bf16", shapeOf(6, 2, 32)],
+      ["bf16", shapeOf(3, 1, 64)],
+    ] as const) {
+      const { heads: N, kvHeads: K, headSize: D } = shape;
+      const p = problem(total(lengths), shape, 4);
+      for (const [values, width] of [
+        [p.q, N * D],
+        [p.k, K * D],
+        [p.v, K * D],
+        [p.dO, N * D],
+      ] as const) {
+        values.fill(Number.NaN, 87 * width, 88 * width);
+      }
+      for (const { label, two } of lab.fast) {
         const packed = runBytes(two, (b) => both(b, lengths, shape, p, type));
         let first = 0;
         for (const length of lengths) {
@@ -189,7 +203,7 @@ describe("attention", () => {
               return [name, bytes.slice(first * width, (first + length) * width)];
             }),
           );
-          sameBytes(`attention ${type}, cpu ${isa}, length ${length}`, alone, expected);
+          sameBytes(`attention ${type} ${D}, ${label}, length ${length}`, alone, expected);
           first += length;
         }
       }
@@ -206,6 +220,53 @@ describe("attention", () => {
       Object.entries(expected).map(([k, v]) => [k, 2e-3 * Math.max(1, largest(v))]),
     );
     agree("attention, large scores", (b) => both(b, [9], shape, big, "f32"), allowed);
+  });
+
+  test("offsets with gaps, steps back or beyond the batch are errors, not crashes", () => {
+    for (const [name, device] of everyDevice()) {
+      for (const [type, shape] of [
+        ["f32", shapeOf(2, 1, 8)],
+        ["bf16", shapeOf(2, 1, 64)],
+      ] as const) {
+        const p = problem(6, shape, 8);
+        for (const [offsets, longest, entry] of [
+          [[1, 6], 6, "offsets[0] is 1"],
+          [[0, 5], 6, "offsets[1] is 5"],
+          [[0, 1 << 30], 6, `offsets[1] is ${1 << 30}`],
+          [[0, 4, 3, 6], 6, "offsets[2] is 3"],
+          [[0, 4, -(2 ** 31)], 6, `offsets[2] is ${-(2 ** 31)}`],
+          [[0, 6], 5, "offsets[1] is 6"],
+          [[0], 0, "offsets[0] is 0"],
+        ] as const) {
+          on(device, (bench) => {
+            const { q, k, v, o, lse } = forward(bench, [6], shape, p, type);
+            const bad = {
+              offsets: bench.i32([offsets.length], offsets),
+              sequences: offsets.length - 1,
+              longest,
+            };
+            const label = `${name} ${type} [${offsets}]`;
+            const messageOf = (call: () => void) => {
+              try {
+                call();
+                sync(device);
+              } catch (error) {
+                return String(error);
+              }
+              return `${label}: no error`;
+            };
+            const [dq, dk, dv] = [2, 1, 1].map((heads) => bench.zeros([6, heads, shape.headSize]));
+            const dO = bench.f32([6, 2, shape.headSize], p.dO);
+            expect(messageOf(() => attentionForward(device, q, k, v, shape, bad, o, lse))).toContain(entry);
+            const inputs = { q, k, v, o, lse, dO };
+            const gradients = { dq: dq!, dk: dk!, dv: dv! };
+            expect(messageOf(() => attentionBackward(device, inputs, shape, bad, gradients))).toContain(
+              entry,
+            );
+          });
+        }
+      }
+    }
   });
 
   test("refuses wrong shapes", () => {

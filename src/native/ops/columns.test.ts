@@ -51,7 +51,7 @@ describe("gatherColumns and scatterAddColumns", () => {
         }
         const once = relativeTo(result.dropped!, to === "bf16" ? BF16_STEP : 3e-7);
         agree(`gatherColumns ${T},${n},${r}`, body, { plain: 0, dropped: once, viaWhole: once });
-        for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+        for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
           const { dropped, viaWhole } = run(device, body);
           close("dropped = gathered from the dropped whole", dropped!, viaWhole!, 0);
         }
@@ -166,7 +166,7 @@ test("wrong shapes and columns outside the matrix are refused", () => {
       /out is f32 \[3\]/,
     );
   });
-  for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+  for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
     on(device, (bench) => {
       for (const column of [-1, 4]) {
         const columns = bench.i32([2], [0, column]);

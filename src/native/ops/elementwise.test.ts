@@ -50,7 +50,7 @@ describe("axpby", () => {
       Number.NaN,
     ];
     const expected = [1, 1 + 2 ** -6, 1 + 2 ** -7, -0, Infinity, Infinity, -Infinity, Number.NaN];
-    for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+    for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
       const { y } = run(device, (bench) => {
         const y = bench.out("bf16", [x.length]);
         axpby(device, 1, bench.f32([x.length], x), 0, y);
@@ -69,7 +69,7 @@ describe("sumSquares", () => {
       const on1 = (device: typeof lab.reference) =>
         on(device, (bench) => sumSquares(device, bench.f32([n], x)));
       expect(Math.abs(on1(lab.reference) - expected)).toBeLessThanOrEqual(1e-12 * expected);
-      for (const { one, two } of lab.cpu) {
+      for (const { one, two } of lab.fast) {
         // The sum is float64; a float32 square may be rounded first.
         expect(Math.abs(on1(two) - expected)).toBeLessThanOrEqual(1e-6 * expected);
         expect(on1(one)).toBe(on1(two));

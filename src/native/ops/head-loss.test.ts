@@ -160,7 +160,7 @@ describe("headLoss", () => {
       expect(() => call(bench.i32([3], [0, 0, 0]))).toThrow(/targets is i32 \[3\]; expected i32 \[2\]/);
       expect(() => call(targets, bench.zeros([2, 3]))).toThrow(/dx is f32 \[2,3\]; expected f32 \[2,4\]/);
     });
-    for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+    for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
       on(device, (bench) => {
         const weight = bench.weight(3, 4, new Float64Array(12));
         const targets = bench.i32([2], [0, 3]);

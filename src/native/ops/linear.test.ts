@@ -211,7 +211,7 @@ describe("linearBackward", () => {
   test("without dx it computes dz alone, the same bytes", () => {
     const s = { T: 17, in: 40, out: 33, r: 5 };
     const p = problem(s, 5);
-    for (const { two } of lab.cpu) {
+    for (const { two } of lab.fast) {
       const both = run(two, (b) => backward(b, s, p, KINDS[0]!, 2, 0));
       const alone = run(two, (b) => {
         const dz = b.out("f32", [s.T, s.r]);

@@ -133,7 +133,7 @@ describe("rope", () => {
   });
 
   test("refuses wrong shapes, and a position beyond the table", () => {
-    for (const device of [lab.reference, ...lab.cpu.map(({ two }) => two)]) {
+    for (const device of [lab.reference, ...lab.fast.map(({ two }) => two)]) {
       on(device, (bench) => {
         const made = table(bench, 10, 4, 10000, null);
         const at = bench.i32([2], [0, 1]);

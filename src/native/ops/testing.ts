@@ -1,8 +1,9 @@
 /**
- * Test harness of the native ops: opens the reference (float32 and float64) and the CPU library in every form this
- * processor has, runs one body on each, and compares. Imported by tests only.
+ * Test harness of the native ops: opens the reference (float32 and float64), the CPU library in every form this processor
+ * has, and the CUDA library on its emulation, runs one body on each, and compares. Imported by tests only.
  *
- * SBORA_TEST_LIBRARIES=reference leaves the CPU library out (while its kernels are being written).
+ * SBORA_TEST_LIBRARIES: a list out of reference, cpu, cuda-emulated, cuda (on a GPU), of which the reference is always
+ * opened. Default: reference,cpu.
  */
 import { expect } from "bun:test";
 import { type Device, openDevice, reserve } from "../device.ts";
@@ -26,10 +27,17 @@ export type Outputs = Record<string, Tensor>;
 /** Largest shapes any op test uses. */
 const PLAN = { tokens: 512, width: 1024, rank: 256, vocabulary: 1024 };
 
-export interface CpuForm {
-  readonly isa: string;
+/** A library that is tested against the reference, twice: `one` and `two` must give the same bytes. */
+export interface Form {
+  readonly label: string;
   readonly one: Device;
   readonly two: Device;
+  /** How `two` differs from `one`: "1 and 2 threads". */
+  readonly pair: string;
+}
+
+export interface CpuForm extends Form {
+  readonly isa: string;
 }
 
 export interface Lab {
@@ -39,7 +47,11 @@ export interface Lab {
   readonly double: Device;
   /** One entry an instruction set, opened with one and with two threads. */
   readonly cpu: readonly CpuForm[];
+  /** Those, and CUDA. */
+  readonly fast: readonly Form[];
 }
+
+const LIBRARIES = (process.env.SBORA_TEST_LIBRARIES || "reference,cpu").split(",");
 
 async function openLab(): Promise<Lab> {
   const open = async (options: Parameters<typeof openDevice>[0]) => {
@@ -50,24 +62,36 @@ async function openLab(): Promise<Lab> {
   const reference = await open({ library: "reference", threads: 1 });
   const double = await open({ library: "reference-f64", threads: 1 });
   const cpu: CpuForm[] = [];
-  if (process.env.SBORA_TEST_LIBRARIES !== "reference") {
-    const probe = await open({ threads: 1 });
+  if (LIBRARIES.includes("cpu")) {
+    const probe = await open({ library: "cpu", threads: 1 });
     for (const isa of probe.isas) {
-      cpu.push({ isa, one: await open({ threads: 1, isa }), two: await open({ threads: 2, isa }) });
+      const both = [1, 2].map((threads) => open({ library: "cpu", threads, isa }));
+      const [one, two] = (await Promise.all(both)) as [Device, Device];
+      cpu.push({ label: `cpu ${isa}`, isa, one, two, pair: "1 and 2 threads" });
     }
   }
-  return { reference, double, cpu };
+  const fast: Form[] = [...cpu];
+  if (LIBRARIES.includes("cuda-emulated")) {
+    const one = await open({ library: "cuda-emulated", isa: "forward" });
+    const two = await open({ library: "cuda-emulated", isa: "reversed" });
+    fast.push({ label: "cuda emulated", one, two, pair: "threads forward and reversed" });
+  }
+  if (LIBRARIES.includes("cuda")) {
+    const [one, two] = [await open({ library: "cuda" }), await open({ library: "cuda" })];
+    fast.push({ label: "cuda", one, two, pair: "two contexts" });
+  }
+  return { reference, double, cpu, fast };
 }
 
 export const lab: Lab = await openLab();
 
 /** Every device, named for messages. */
 export function everyDevice(): [string, Device][] {
-  const cpu = lab.cpu.flatMap(({ isa, one, two }): [string, Device][] => [
-    [`cpu ${isa}, 1 thread`, one],
-    [`cpu ${isa}, 2 threads`, two],
+  const fast = lab.fast.flatMap(({ label, one, two, pair }): [string, Device][] => [
+    [`${label}, first of ${pair}`, one],
+    [`${label}, second of ${pair}`, two],
   ]);
-  return [["reference", lab.reference], ["reference-f64", lab.double], ...cpu];
+  return [["reference", lab.reference], ["reference-f64", lab.double], ...fast];
 }
 
 /** A seeded stream of numbers in [-1, 1), exact in float32. */
@@ -201,8 +225,8 @@ export function runBytes(device: Device, body: (bench: Bench) => Outputs): Recor
 }
 
 /**
- * Runs `body` on the reference and on every form of the CPU library: values within the tolerance of each output, and the
- * same bytes with one thread and with two.
+ * Runs `body` on the reference and on every form of the other libraries: values within the tolerance of each output, and
+ * the same bytes from both devices of a form.
  */
 export function agree(
   label: string,
@@ -210,15 +234,15 @@ export function agree(
   tolerances: Record<string, Tolerance>,
 ): void {
   const expected = run(lab.reference, body);
-  for (const { isa, one, two } of lab.cpu) {
+  for (const { label: form, one, two, pair } of lab.fast) {
     const actual = run(two, body);
     for (const [name, values] of Object.entries(actual)) {
       const allowed = tolerances[name];
       if (allowed === undefined) throw new Error(`${label}: no tolerance for ${name}`);
-      const report = compareValues(`${label}, ${name}, cpu ${isa}`, values, expected[name]!, allowed);
+      const report = compareValues(`${label}, ${name}, ${form}`, values, expected[name]!, allowed);
       if (report !== null) throw new Error(report);
     }
-    sameBytes(`${label}, cpu ${isa}, 1 and 2 threads`, runBytes(one, body), runBytes(two, body));
+    sameBytes(`${label}, ${form}, ${pair}`, runBytes(one, body), runBytes(two, body));
   }
   expect(Object.keys(expected).length).toBeGreaterThan(0);
 }
@@ -266,7 +290,7 @@ export function aloneAsInBatch(
   body: (bench: Bench, rows: readonly number[]) => Outputs,
 ): void {
   const everyRow = Array.from({ length: T }, (_, i) => i);
-  for (const { isa, two } of lab.cpu) {
+  for (const { label: form, two } of lab.fast) {
     const whole = runBytes(two, (bench) => body(bench, everyRow));
     for (const rows of [[0], [T - 1], [T >> 1], everyRow.slice(1, 6)]) {
       const expected = Object.fromEntries(
@@ -277,7 +301,7 @@ export function aloneAsInBatch(
         }),
       );
       const alone = runBytes(two, (bench) => body(bench, rows));
-      sameBytes(`${label}, cpu ${isa}, rows ${rows} alone and among ${T}`, alone, expected);
+      sameBytes(`${label}, ${form}, rows ${rows} alone and among ${T}`, alone, expected);
     }
   }
 }

@@ -41,7 +41,9 @@ export function showAdapter({ models }: Serving, c: Ctx): Response {
 
 /** PUT: loads the folder of that name below the adapter folder, or loads it anew under a new epoch. */
 export async function putAdapter({ models }: Serving, c: Ctx): Promise<Response> {
-  return c.json(adapterCard(await models.load(nameIn(c))));
+  const model = await models.load(nameIn(c));
+  noteInLog(c, model);
+  return c.json(adapterCard(model));
 }
 
 export async function deleteAdapter({ models }: Serving, c: Ctx): Promise<Response> {
@@ -62,7 +64,7 @@ export async function vllmLoad({ models }: Serving, c: Ctx): Promise<Response> {
       "lora_path",
     );
   }
-  await models.load(lora_name);
+  noteInLog(c, await models.load(lora_name));
   return c.text(`Success: LoRA adapter '${lora_name}' added successfully.`);
 }
 
@@ -70,6 +72,11 @@ export async function vllmUnload({ models }: Serving, c: Ctx): Promise<Response>
   const { lora_name } = await readBody(c, unloadRequest);
   await models.unload(lora_name);
   return c.text(`Success: LoRA adapter '${lora_name}' removed successfully.`);
+}
+
+function noteInLog(c: Ctx, { adapter }: ServedModel): void {
+  const note = adapter?.note ?? null;
+  if (note !== null) Object.assign(c.get("record"), { level: "warn", note });
 }
 
 function nameIn(c: Ctx): string {
@@ -89,10 +96,11 @@ function modelCard({ models, settings }: Serving, { name, adapter, created }: Se
 }
 
 function adapterCard({ name, adapter }: ServedModel): AdapterCard {
-  const { method, rank, modules, bytes, hash } = adapter!;
-  return { name, loaded: true, method, rank, modules, bytes, sha256: hash };
+  const { method, rank, modules, bytes, hash, note } = adapter!;
+  return { name, loaded: true, method, rank, modules, bytes, sha256: hash, note };
 }
 
 function unloadedCard(name: string): AdapterCard {
-  return { name, loaded: false, method: null, rank: null, modules: null, bytes: null, sha256: null };
+  const unknown = { method: null, rank: null, modules: null, bytes: null, sha256: null, note: null };
+  return { name, loaded: false, ...unknown };
 }

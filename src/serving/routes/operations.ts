@@ -22,7 +22,8 @@ export function metrics(serving: Serving, c: Ctx): Response {
   return c.body(serving.metrics.text(), 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
 }
 
-export function openApiDocument({ models, settings }: Serving, c: Ctx): Response {
+export function openApiDocument({ models, settings, tokenizer }: Serving, c: Ctx): Response {
   const names = models.list().map(({ name }) => name);
-  return c.json(openApi({ models: names, vocabulary: settings.vocabulary }));
+  const emptyTexts = tokenizer.bosId !== null;
+  return c.json(openApi({ models: names, vocabulary: settings.vocabulary, emptyTexts }));
 }

@@ -1,0 +1,83 @@
+/** Whether the emulation that the CUDA kernels are proven on sees what it must see: each mistake is planted and found. */
+
+import { dlopen } from "bun:ffi";
+import { describe, expect, test } from "bun:test";
+import { buildLibrary } from "./build.ts";
+import { closeDevice, openDevice, sync } from "./device.ts";
+import { axpby, sumSquares } from "./ops/elementwise.ts";
+import { gatherRows } from "./ops/rows.ts";
+import { createTensor, freeTensor, readF64, writeF32, writeI32 } from "./tensor.ts";
+
+const ORDERS = ["forward", "reversed"] as const;
+const RIGHT = ["shuffles", "barrier", "early exit", "tensor cores", "tensor cores, transposed"];
+const WRONG: Record<string, RegExp> = {
+  "missing barrier": /^\[0\] is -?nan, expected 1/,
+  deadlock:
+    /^block \(0,0,0\), thread \(0,0,0\) waits for ever: of 48 threads 32 wait at __syncthreads and 16 in a warp/,
+  disagreement: /different collectives/,
+  "shuffle outside": /a shuffle reads a lane outside its mask/,
+  "unaligned matrix": /ldmatrix: a row that is not aligned/,
+  poison: /^NaN$/,
+  "early copy": /^NaN$/,
+  "early read": /^old value, then the changed source$/,
+};
+
+// Not in a hook: those must be done in 5 seconds, and this compiles.
+const { symbols } = dlopen(await buildLibrary("cuda-emulated"), {
+  sb_emulation_test: { args: ["cstring", "i32"], returns: "cstring" },
+});
+const find = (name: string, reversed: number) =>
+  `${symbols.sb_emulation_test(Buffer.from(`${name}\0`), reversed)}`;
+
+ORDERS.forEach((order, reversed) => {
+  describe(`threads ${order}`, () => {
+    for (const name of RIGHT) {
+      test(`${name}: nothing is found`, () => {
+        expect(find(name, reversed)).toBe("");
+      });
+    }
+    for (const [name, finding] of Object.entries(WRONG)) {
+      test(`${name} is found`, () => {
+        expect(find(name, reversed)).toMatch(finding);
+      });
+    }
+  });
+});
+
+test("nothing runs before it is waited for, and all that was given to the stream is right then", async () => {
+  const device = await openDevice({ library: "cuda-emulated", isa: "deferred" });
+  const n = 3_000_000; // Three halves of the staging memory.
+  const [x, y] = [createTensor(device, "f32", [n]), createTensor(device, "f32", [n])];
+  const values = Float32Array.from({ length: n }, (_, i) => i % 1000);
+  writeF32(device, x, values);
+  values.fill(0);
+  writeF32(device, y, values);
+  axpby(device, 2, x, 1, y);
+  const y1 = readF64(device, y);
+  expect(y1.findIndex((value, i) => value !== 2 * (i % 1000))).toBe(-1);
+  expect(sumSquares(device, y)).toBe(y1.reduce((sum, value) => sum + value * value, 0));
+  for (const tensor of [x, y]) freeTensor(device, tensor);
+  closeDevice(device);
+});
+
+test("an index that the device finds wrong is told by the next call that waits, once", async () => {
+  const device = await openDevice({ library: "cuda-emulated", isa: "deferred" });
+  const [x, y] = [createTensor(device, "f32", [4, 8]), createTensor(device, "f32", [2, 8])];
+  const rows = createTensor(device, "i32", [2]);
+  writeI32(device, rows, [0, -1]);
+  gatherRows(device, x, rows, y);
+  expect(() => sync(device)).toThrow(
+    /^sb_gather_rows: rows\[1\] is -1; expected at least 0 and below 2147483648$/,
+  );
+  sync(device);
+  gatherRows(device, x, rows, y);
+  expect(() => readF64(device, y)).toThrow(/^sb_gather_rows: rows\[1\] is -1/);
+  for (const tensor of [x, y, rows]) freeTensor(device, tensor);
+  closeDevice(device);
+});
+
+test("an order of threads that nobody has is refused", async () => {
+  await expect(openDevice({ library: "cuda-emulated", isa: "sideways" })).rejects.toThrow(
+    /isa is "sideways"; the emulation has "forward", "reversed", "deferred"/,
+  );
+});
