@@ -2,9 +2,8 @@
  * Makes one mistake, named on the command line, with the instrumented kernels: scripts/sanitize.ts runs it first and
  * expects a report, so that a run without reports means something.
  */
-import { dlopen } from "bun:ffi";
-import { buildLibrary } from "../../src/native/build.ts";
 import { openDevice } from "../../src/native/device.ts";
+import { openEmulationTest } from "../../src/native/emulation-test.ts";
 import { axpby } from "../../src/native/ops/elementwise.ts";
 import { createTensor, view } from "../../src/native/tensor.ts";
 
@@ -39,10 +38,7 @@ async function race(): Promise<void> {
 
 /** A mistake of kernels/cuda/emulation/selftest.cpp: between the threads of a CUDA block, or in its shared memory. */
 async function emulated(name: string): Promise<void> {
-  const { symbols } = dlopen(await buildLibrary("cuda-emulated"), {
-    sb_emulation_test: { args: ["cstring", "i32"], returns: "cstring" },
-  });
-  symbols.sb_emulation_test(Buffer.from(`${name}\0`), 0);
+  (await openEmulationTest())(name, "forward");
 }
 
 const mistakes: Record<string, () => Promise<void>> = {

@@ -1,9 +1,8 @@
 /** Whether the emulation that the CUDA kernels are proven on sees what it must see: each mistake is planted and found. */
 
-import { dlopen } from "bun:ffi";
 import { describe, expect, test } from "bun:test";
-import { buildLibrary } from "./build.ts";
 import { closeDevice, openDevice, sync } from "./device.ts";
+import { openEmulationTest } from "./emulation-test.ts";
 import { axpby, sumSquares } from "./ops/elementwise.ts";
 import { gatherRows } from "./ops/rows.ts";
 import { createTensor, freeTensor, readF64, writeF32, writeI32 } from "./tensor.ts";
@@ -23,26 +22,22 @@ const WRONG: Record<string, RegExp> = {
 };
 
 // Not in a hook: those must be done in 5 seconds, and this compiles.
-const { symbols } = dlopen(await buildLibrary("cuda-emulated"), {
-  sb_emulation_test: { args: ["cstring", "i32"], returns: "cstring" },
-});
-const find = (name: string, reversed: number) =>
-  `${symbols.sb_emulation_test(Buffer.from(`${name}\0`), reversed)}`;
+const find = await openEmulationTest();
 
-ORDERS.forEach((order, reversed) => {
+for (const order of ORDERS) {
   describe(`threads ${order}`, () => {
     for (const name of RIGHT) {
       test(`${name}: nothing is found`, () => {
-        expect(find(name, reversed)).toBe("");
+        expect(find(name, order)).toBe("");
       });
     }
     for (const [name, finding] of Object.entries(WRONG)) {
       test(`${name} is found`, () => {
-        expect(find(name, reversed)).toMatch(finding);
+        expect(find(name, order)).toMatch(finding);
       });
     }
   });
-});
+}
 
 test("nothing runs before it is waited for, and all that was given to the stream is right then", async () => {
   const device = await openDevice({ library: "cuda-emulated", isa: "deferred" });
