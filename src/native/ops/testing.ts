@@ -3,7 +3,7 @@
  * has, and the CUDA library on its emulation, runs one body on each, and compares. Imported by tests only.
  *
  * SBORA_TEST_LIBRARIES: a list out of reference, cpu, cuda-emulated, cuda (on a GPU), of which the reference is always
- * opened. Default: reference,cpu.
+ * opened. Default: reference,cpu,cuda-emulated.
  */
 import { expect } from "bun:test";
 import { type Device, openDevice, reserve } from "../device.ts";
@@ -51,7 +51,7 @@ export interface Lab {
   readonly fast: readonly Form[];
 }
 
-const LIBRARIES = (process.env.SBORA_TEST_LIBRARIES || "reference,cpu").split(",");
+const LIBRARIES = (process.env.SBORA_TEST_LIBRARIES || "reference,cpu,cuda-emulated").split(",");
 
 async function openLab(): Promise<Lab> {
   const open = async (options: Parameters<typeof openDevice>[0]) => {
