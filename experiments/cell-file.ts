@@ -84,6 +84,8 @@ export interface CellTiming {
   readonly stepSeconds: number;
   readonly tokensPerSecond: number;
   readonly evaluateSeconds: number;
+  /** Most bytes the process held while it was at this cell, Bun and mapped weights included; Linux only. */
+  readonly peak?: number;
   readonly finished: string;
 }
 

@@ -169,6 +169,7 @@ describe("cells", () => {
     // The times are those of the training, though this process did not train.
     expect(cell.timing.stepSeconds).toBeGreaterThan(0);
     expect(cell.timing.tokensPerSecond).toBeGreaterThan(0);
+    if (process.platform === "linux") expect(cell.timing.peak).toBeWithin(2 ** 24, 2 ** 36);
     const whole = study("first").cells[1]!;
     expect(withoutTiming(cell)).toEqual(withoutTiming(readCell(whole.place, whole.recipe)!));
     expect(readPredictions(plan.place)).toEqual(readPredictions(whole.place));

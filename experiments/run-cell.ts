@@ -16,6 +16,7 @@ import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import { widestFeature } from "../src/model/shapes.ts";
 import { type Device, reserve } from "../src/native/device.ts";
 import { makeManifest } from "../src/reporting/manifest.ts";
+import { forgetMostResident, mostResidentBytes } from "../src/reporting/memory.ts";
 import { type FineTuned, fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
 import type { StepMetrics } from "../src/training/loop.ts";
 import { type PreparedRun, prepareRun } from "../src/training/prepare.ts";
@@ -94,6 +95,7 @@ export async function alone<T>(
       return then(...args);
     };
   };
+  forgetMostResident();
   try {
     const { onStep, onEvaluate, shouldStop } = watch;
     const checked = { onStep: first(onStep), onEvaluate: first(onEvaluate), shouldStop: first(shouldStop) };
@@ -238,6 +240,7 @@ export function describedCell<R extends { readonly inputs: { readonly base: stri
 ) {
   const model = { name: modelName, fingerprint: recipe.inputs.base };
   const { command, threads, ...made } = makeManifest(device, model, hashes);
+  const peak = mostResidentBytes();
   return {
     schemaVersion: SCHEMA_VERSION,
     recipe,
@@ -248,6 +251,7 @@ export function describedCell<R extends { readonly inputs: { readonly base: stri
       threads,
       ...trainingTimes(steps),
       evaluateSeconds: (performance.now() - start) / 1000,
+      ...(peak === null ? {} : { peak }),
       finished: new Date().toISOString(),
     },
   };

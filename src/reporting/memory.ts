@@ -1,5 +1,5 @@
 /** What this process holds in memory, as the system counts it: Bun, code and mapped pages included (settled 21). */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 /** Pause between two looks, and the fall that is worth another: freed pages go back to the system by and by. */
 const PAUSE_MS = 250;
@@ -20,7 +20,16 @@ export async function residentBytes(): Promise<number> {
   return held;
 }
 
-/** The most bytes held since the process began (VmHWM); null where the system does not say: only Linux does. */
+/** Counts the most bytes anew from here on (proc_pid_clear_refs(5), value 5); a system without that goes on counting. */
+export function forgetMostResident(): void {
+  try {
+    writeFileSync("/proc/self/clear_refs", "5");
+  } catch {
+    // Not Linux, or a container that keeps /proc read-only: the figure then covers what came before, too.
+  }
+}
+
+/** The most bytes held since the process began, or since `forgetMostResident` (VmHWM); null where the system does not say: only Linux does. */
 export function mostResidentBytes(): number | null {
   let status: string;
   try {
