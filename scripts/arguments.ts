@@ -60,7 +60,7 @@ function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: re
     const positive = name.startsWith("no-") ? name.slice(3) : null;
     const legal = known.includes(name) || (positive !== null && definition[positive]?.type === "boolean");
     if (legal || name === "help") continue;
-    const near = known.find((flag) => flag.startsWith(name) || name.startsWith(flag));
+    const near = nearest(name, known);
     throw new InputError(
       `unknown flag --${name}${near ? `; did you mean --${near}?` : `; expected one of ${known.map((k) => `--${k}`).join(", ")}.`}`,
     );
@@ -71,6 +71,31 @@ function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: re
       `unexpected "${positionals[expected]}"; values belong behind their flag, see --help.`,
     );
   }
+}
+
+/** Letters that may be wrong for a flag to be the one that was meant. */
+const MISTYPED = 2;
+
+/** The flag that was probably meant: one that begins so, or differs by a letter or two. */
+function nearest(name: string, known: readonly string[]): string | undefined {
+  const longer = known.find((flag) => flag.startsWith(name) || name.startsWith(flag));
+  if (longer !== undefined || name.length <= MISTYPED) return longer;
+  const [best] = known
+    .map((flag) => ({ flag, edits: editsBetween(name, flag) }))
+    .toSorted((a, b) => a.edits - b.edits);
+  return best && best.edits <= MISTYPED ? best.flag : undefined;
+}
+
+/** Letters to insert, delete or replace to make one word of the other (Levenshtein). */
+function editsBetween(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (const [i, letter] of [...a].entries()) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++)
+      next.push(Math.min(row[j]! + (letter === b[j] ? 0 : 1), row[j + 1]! + 1, next[j]! + 1));
+    row = next;
+  }
+  return row[b.length]!;
 }
 
 /** A flag's text; "" counts as not given. @throws InputError saying what is expected there */

@@ -179,7 +179,8 @@ describe("flags", () => {
 
   test("unknown, mistyped, missing and stray ones", () => {
     expect(train(["--warm", "3"])).toContain("did you mean --warmup?");
-    expect(train(["--gpu", "0"])).toContain("unknown flag --gpu");
+    expect(train(["--modle", "x"])).toContain("did you mean --model?");
+    expect(train(["--gpu", "0"])).toContain("unknown flag --gpu; expected one of --model, --data");
     expect(train(["surplus"])).toContain('unexpected "surplus"');
     expect(refused("train", ["--data", data])).toContain("--model is missing");
     expect(refused("train", ["--model", model, "--data", data])).toContain("--out is missing");
