@@ -1,9 +1,10 @@
 /** What Figures 3 and 4 show: the curves as a picture, their figures as a table, and the paper's claims held against them. */
-import { pairedRatio } from "../scripts/bench/statistics.ts";
+
 import type { MethodName } from "../src/adapters/adapter.ts";
 import { type CsvValue, csvText } from "../src/reporting/csv.ts";
 import { type CurvePanel, curveChart } from "../src/reporting/curves.ts";
 import { formatSeconds } from "../src/reporting/progress.ts";
+import { pairedRatio } from "../src/reporting/statistics.ts";
 import { right, type Section } from "../src/reporting/table.ts";
 import { type Claim, claimsSection, type Verdict } from "./claims.ts";
 import { curveMethods, type MemoryFigure, type MemoryPreset, PAPER_STEPS } from "./memory-recipe.ts";

@@ -1,6 +1,7 @@
 /** What merging costs, paired on the same records, and which claims that decides. Numbers only, no layout. */
-import { studentQuantile } from "../scripts/bench/statistics.ts";
+
 import { isRight } from "../src/evaluation/score.ts";
+import { studentQuantile } from "../src/reporting/statistics.ts";
 import type { StoredPrediction } from "./cell-file.ts";
 import { aboveZero, type Verdict } from "./claims.ts";
 import type { MultiCell } from "./multi-sbora-cell.ts";

@@ -1,6 +1,7 @@
 /** Rows of a table from its cells: means over seeds, standard errors, paired differences. Numbers only, no layout. */
-import { studentQuantile } from "../scripts/bench/statistics.ts";
+
 import { isRight, type Measure } from "../src/evaluation/score.ts";
+import { studentQuantile } from "../src/reporting/statistics.ts";
 import type { CellFile, StoredPrediction, TaskCell } from "./cell-file.ts";
 
 /** A finished cell with its predictions. */

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
 import type { Device } from "../../src/native/device.ts";
 import { openPeakLibrary } from "../../src/native/peaks.ts";
+import { type Summary, summarize } from "../../src/reporting/statistics.ts";
 import { formatFigure } from "./report.ts";
-import { type Summary, summarize } from "./statistics.ts";
 
 export interface Machine {
   /** GFLOP/s of all threads, multiply-adds between registers. */

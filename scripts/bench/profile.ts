@@ -2,11 +2,11 @@
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { closeDevice, openDevice } from "../../src/native/device.ts";
 import { timeCalls } from "../../src/native/timed.ts";
+import { summarize } from "../../src/reporting/statistics.ts";
 import { textTable } from "../../src/reporting/table.ts";
 import { fixedBatch } from "./batch.ts";
 import { type BenchModel, benchModel, isWide } from "./context.ts";
 import type { BenchOptions, StepMethod } from "./options.ts";
-import { summarize } from "./statistics.ts";
 import { openStepBed } from "./step-bed.ts";
 
 const STEPS = 5;

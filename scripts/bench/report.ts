@@ -3,9 +3,15 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { InputError } from "../../src/errors.ts";
 import { writeTextFile } from "../../src/formats/files.ts";
+import {
+  EQUAL_WITHIN,
+  equalsOne,
+  pairedRatio,
+  type Summary,
+  summarize,
+} from "../../src/reporting/statistics.ts";
 import { type Table, textTable } from "../../src/reporting/table.ts";
 import type { BenchmarkName } from "./options.ts";
-import { EQUAL_WITHIN, equalsOne, pairedRatio, type Summary, summarize } from "./statistics.ts";
 
 /** A measured quantity, every sample kept. */
 export interface Figure extends Summary {

@@ -1,10 +1,11 @@
 /** Issue 6: a request that comes while 16 streams run waits for two steps of theirs at most, and for its own prompt. */
+
+import { median } from "../../src/reporting/statistics.ts";
 import { fixedTokens } from "./batch.ts";
 import { type Bench, type BenchModel, roundsOf } from "./context.ts";
 import { interleave } from "./interleave.ts";
 import { addFigure, addTarget } from "./report.ts";
 import { type ChildServer, counterOf, openStream, type Stream } from "./serve-server.ts";
-import { median } from "./statistics.ts";
 
 export const STREAMS = 16;
 const JOINS = 9;

@@ -7,6 +7,7 @@ import { buildLlama, freeLlama, type Llama } from "../../src/model/model.ts";
 import { linearNames } from "../../src/model/shapes.ts";
 import { closeDevice } from "../../src/native/device.ts";
 import { timeCalls } from "../../src/native/timed.ts";
+import { pairedRatio } from "../../src/reporting/statistics.ts";
 import { BASE } from "../../src/serving/protocol.ts";
 import { fixedTokens } from "./batch.ts";
 import { type Bench, type BenchModel, loadBenchModel, openWithThreads, roundsOf } from "./context.ts";
@@ -16,7 +17,6 @@ import { withTemporaryFolder } from "./peer.ts";
 import { randomSource } from "./random-weights.ts";
 import { addCheck, addFigure, addTarget, formatFigure } from "./report.ts";
 import { type BenchEngine, loadRandomAdapter, openEngine } from "./serve-engine.ts";
-import { pairedRatio } from "./statistics.ts";
 
 /** Pairs of a method: what it takes for an interval of ± 0.02 where a turn's time spreads by a tenth. */
 const ROUNDS = 120;
