@@ -9,6 +9,7 @@ import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, startProgress } from "../src/reporting/progress.ts";
 import { markdownSections, right, textSections, textTable } from "../src/reporting/table.ts";
 import { prepareRun } from "../src/training/prepare.ts";
+import { inTemporaryFolder } from "./dry-run.ts";
 import { curveMethods, curveRanks, type MemoryFigure } from "./memory-recipe.ts";
 import { memoryCsv, memoryJson, memoryPicture, memorySections } from "./memory-report.ts";
 import { type CurveFile, type MemoryStudy, openMemoryStudy, runCurve } from "./memory-study.ts";
@@ -37,7 +38,7 @@ export const FIGURE_ARGS = {
 export async function runFigure(figure: MemoryFigure, args: ParsedArgs<typeof FIGURE_ARGS>): Promise<void> {
   const preset = figure.presets[choiceFlag(args, "preset", Object.keys(figure.presets) as PresetName[])!];
   const out = args.out ?? join("results", figure.name, preset.name);
-  const study = openMemoryStudy(figure, preset, {
+  const flags = {
     model: args.model ?? null,
     data: args.data ?? null,
     methods: listFlag(args, "methods") ?? null,
@@ -47,9 +48,11 @@ export async function runFigure(figure: MemoryFigure, args: ParsedArgs<typeof FI
     compute: choiceFlag(args, "compute", COMPUTE_TYPES) ?? null,
     threads: wholeFlag(args, "threads", 1) ?? null,
     out,
-  });
-  if (args["dry-run"]) console.log(planOf(study));
-  else await drawFigure(study, out);
+  };
+  if (args["dry-run"]) {
+    const planned = (dir: string): string => planOf(openMemoryStudy(figure, preset, { ...flags, out: dir }));
+    console.log(inTemporaryFolder(planned));
+  } else await drawFigure(openMemoryStudy(figure, preset, flags), out);
 }
 
 /** Every curve, measured where its file is not there yet; then the picture from the files. */

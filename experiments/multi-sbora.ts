@@ -14,6 +14,7 @@ import { right, textTable } from "../src/reporting/table.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { prepareRun } from "../src/training/prepare.ts";
 import { readPredictions } from "./cell-file.ts";
+import { inTemporaryFolder } from "./dry-run.ts";
 import { type MultiCell, type MultiPlan, runMultiCell } from "./multi-sbora-cell.ts";
 import type { MultiOutcome } from "./multi-sbora-claims.ts";
 import { type MultiPresetName, multiPresets } from "./multi-sbora-recipe.ts";
@@ -87,9 +88,10 @@ async function multiSbora(args: ParsedArgs<typeof ARGS>): Promise<void> {
   const threads = wholeFlag(args, "threads", 1);
   const device = await openDevice(threads === undefined ? {} : { threads });
   try {
-    const study = openMultiStudy(device, preset, flags);
-    if (args["dry-run"]) console.log(dryRun(study));
-    else await runStudy(study, out);
+    if (args["dry-run"]) {
+      const planned = (dir: string): string => dryRun(openMultiStudy(device, preset, { ...flags, out: dir }));
+      console.log(inTemporaryFolder(planned));
+    } else await runStudy(openMultiStudy(device, preset, flags), out);
   } finally {
     closeDevice(device);
   }

@@ -7,7 +7,7 @@ import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
 import { openPlanningDevice } from "../src/native/planning-device.ts";
 import { readCell, readPredictions } from "./cell-file.ts";
-import { dryRun } from "./dry-run.ts";
+import { dryRun, inTemporaryFolder } from "./dry-run.ts";
 import { wholeList } from "./number-lists.ts";
 import type { Preset, PresetName } from "./recipes/table3.ts";
 import { runCell } from "./run-cell.ts";
@@ -74,6 +74,13 @@ export function studyFlags(table: TaskTable, args: StudyArgs): { preset: Preset;
   return { preset, flags };
 }
 
+/** What collects runs nothing; everything else needs kernels. @throws InputError for --dry-run and --collect at once */
+export async function deviceFor(args: Record<string, unknown>): Promise<Device> {
+  if (args.collect === true && args["dry-run"] === true)
+    throw new InputError("--dry-run plans what is to run, --collect reads what has run; give one of them.");
+  return args.collect === true ? openPlanningDevice() : openTableDevice(args);
+}
+
 export async function openTableDevice(args: Record<string, unknown>): Promise<Device> {
   const threads = wholeFlag(args, "threads", 1);
   const library = choiceFlag(args, "device", LIBRARIES)!;
@@ -87,11 +94,15 @@ export async function runTable(
   remarks: (study: OpenedStudy) => string[] = () => [],
 ): Promise<void> {
   const { preset, flags } = studyFlags(table, args);
-  const device = args.collect ? openPlanningDevice() : await openTableDevice(args);
+  const device = await deviceFor(args);
   try {
+    if (args["dry-run"]) {
+      const planned = (out: string): string => dryRun(openStudy(device, table, preset, { ...flags, out }));
+      console.log(inTemporaryFolder(planned));
+      return;
+    }
     const study = openStudy(device, table, preset, flags);
-    if (args["dry-run"]) console.log(dryRun(study));
-    else if (args.collect) collectStudy(study, flags.out, remarks(study));
+    if (args.collect) collectStudy(study, flags.out, remarks(study));
     else await runStudy(study, flags.out, remarks(study));
   } finally {
     closeDevice(device);

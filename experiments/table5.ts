@@ -8,8 +8,8 @@ import type { ParsedArgs } from "citty";
 import { runCommand } from "../scripts/arguments.ts";
 import { InputError } from "../src/errors.ts";
 import { closeDevice } from "../src/native/device.ts";
-import { openPlanningDevice } from "../src/native/planning-device.ts";
 import { readCell, readPredictions } from "./cell-file.ts";
+import { inTemporaryFolder } from "./dry-run.ts";
 import { runMmluCell } from "./mmlu-cell.ts";
 import type { MmluCell } from "./mmlu-cell-file.ts";
 import { mmluDryRun } from "./mmlu-dry-run.ts";
@@ -20,7 +20,7 @@ import { type MmluOutcome, namesOf, splitsOf } from "./mmlu-summary.ts";
 import { MMLU_ARGS, mmluFlags, mmluTitle } from "./mmlu-table.ts";
 import { sayStopped, stopOnSignals, watchLines } from "./run-progress.ts";
 import { averageFigure, rowsOf } from "./summary.ts";
-import { openTableDevice, TABLE_ARGS } from "./table-command.ts";
+import { deviceFor, TABLE_ARGS } from "./table-command.ts";
 
 const EXAMPLES = `Examples
   bun run experiments/table5.ts
@@ -45,11 +45,15 @@ const ARGS = {
 
 async function main(args: ParsedArgs<typeof ARGS>): Promise<void> {
   const { preset, flags } = mmluFlags(args);
-  const device = args.collect ? openPlanningDevice() : await openTableDevice(args);
+  const device = await deviceFor(args);
   try {
+    if (args["dry-run"]) {
+      const planned = (out: string): string => mmluDryRun(openMmluStudy(device, preset, { ...flags, out }));
+      console.log(inTemporaryFolder(planned));
+      return;
+    }
     const study = openMmluStudy(device, preset, flags);
-    if (args["dry-run"]) console.log(mmluDryRun(study));
-    else if (args.collect) collectStudy(study, flags.out);
+    if (args.collect) collectStudy(study, flags.out);
     else await runStudy(study, flags.out);
   } finally {
     closeDevice(device);
