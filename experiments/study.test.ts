@@ -90,6 +90,17 @@ describe("Table 4", () => {
     ]);
   });
 
+  test("full fine-tuning: one cell whatever the ranks, and no dropout in its recipe", () => {
+    const flags = flagsFor({ methods: ["lora", "full"], ranks: [8, 16] });
+    const { cells } = openStudy(openPlanningDevice(), arithmetic, arithmetic.presets.tiny, flags);
+    const recipes = cells.flatMap(({ recipe }) => recipe.training ?? []);
+    expect(recipes.map(({ method, rank, dropout }) => [method, rank, dropout])).toEqual([
+      ["lora", 8, 0.05],
+      ["full", 8, 0],
+      ["lora", 16, 0.05],
+    ]);
+  });
+
   test("no test question of the tiny sums stands in their training file; a copied one is found", () => {
     const study = openStudy(openPlanningDevice(), arithmetic, arithmetic.presets.tiny, flagsFor({}));
     const [sentence] = sharedQuestions(study);

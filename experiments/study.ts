@@ -81,9 +81,11 @@ export function openStudy(device: Device, table: TaskTable, preset: Preset, flag
   const seeds = flags.seeds ?? preset.seeds;
   // Seed by seed, so that a run that is stopped leaves whole tables behind.
   const trained = seeds.flatMap((seed) =>
-    entries(groups).map(({ method, rank }) =>
-      plan(method, rank, { ...training, method, rank, alpha: SCALING * rank, seed }, seed),
-    ),
+    entries(groups).map(({ method, rank }) => {
+      const own = { ...training, method, rank, alpha: SCALING * rank, seed };
+      // It has no adapters, whose dropout this is: a cell says what was done.
+      return plan(method, rank, method === "full" ? { ...own, dropout: 0 } : own, seed);
+    }),
   );
   return {
     device,
@@ -209,9 +211,12 @@ export function chosenGroups(
   return [...known, { methods: added, ranks: preset.groups[0]!.ranks }].filter((g) => g.methods.length > 0);
 }
 
+/** Every method at every rank; full fine-tuning, which has none, once. */
 export function entries(groups: readonly Group[]): { method: MethodName; rank: number }[] {
   return groups.flatMap(({ methods, ranks }) =>
-    ranks.flatMap((rank) => methods.map((method) => ({ method, rank }))),
+    ranks.flatMap((rank, i) =>
+      methods.filter((method) => method !== "full" || i === 0).map((method) => ({ method, rank })),
+    ),
   );
 }
 

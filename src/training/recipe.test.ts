@@ -24,3 +24,8 @@ describe("what only the 4-bit experiments set", () => {
     expect(refused({ method: "dora", doraNorm: "scaled" as never })).toThrow(/doraNorm is scaled/);
   });
 });
+
+test("full fine-tuning has no dropout to record", () => {
+  checkRecipe({ ...paperRecipe, method: "full", dropout: 0 });
+  expect(() => checkRecipe({ ...paperRecipe, method: "full" })).toThrow(/dropout is 0\.05, expected 0/);
+});

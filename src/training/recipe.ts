@@ -103,6 +103,8 @@ export function checkRecipe(recipe: TrainRecipe): void {
   if (!(recipe.alpha > 0)) problems.add(`alpha is ${recipe.alpha}, expected more than 0`);
   if (!(recipe.dropout >= 0 && recipe.dropout < 1))
     problems.add(`dropout is ${recipe.dropout}, expected 0 <= p < 1`);
+  if (recipe.method === "full" && recipe.dropout > 0)
+    problems.add(`dropout is ${recipe.dropout}, expected 0: method full has no adapters to drop inputs of`);
   if (!(recipe.learningRate > 0))
     problems.add(`learningRate is ${recipe.learningRate}, expected more than 0`);
   if (!scheduleNames.includes(recipe.schedule)) {
