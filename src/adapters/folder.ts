@@ -29,7 +29,10 @@ export interface AdapterMetadata {
   readonly method: MethodName;
   /** Of a DoRA in the norm of the 4-bit experiments. */
   readonly norm?: NonNullable<Method["norm"]>;
-  readonly seed: number;
+  /** What indices, frozen factors and first values were drawn with; null: not known, since they came with another's adapter. */
+  readonly seed: number | null;
+  /** The adapter that training went on from, whose draw this is: its folder as it was given, and the SHA-256 of its weights. */
+  readonly initAdapter?: { readonly path: string; readonly sha256: string };
   /** Fingerprint of the base the adapter was trained on. */
   readonly base: string;
   readonly recipe: unknown;
@@ -203,7 +206,7 @@ function readMetadata(dir: string): AdapterMetadata | null {
     );
   if (base !== undefined && typeof base !== "string")
     problems.add(`base is ${JSON.stringify(base).slice(0, 80)}, expected the fingerprint of a model`);
-  if (seed !== undefined && !Number.isSafeInteger(seed))
+  if (seed !== undefined && seed !== null && !Number.isSafeInteger(seed))
     problems.add(`seed is ${JSON.stringify(seed).slice(0, 80)}, expected a whole number`);
   problems.throwIfAny(path);
   return json;

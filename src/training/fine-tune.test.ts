@@ -9,6 +9,7 @@ import { openModelTensors, readTensorAsF32 } from "../formats/safetensors.ts";
 import { mergeFolder } from "../model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../model/model.ts";
 import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
+import { fileHash } from "../reporting/manifest.ts";
 import { type FineTuneOptions, fineTune, mergedForEvaluation, validationLoss } from "./fine-tune.ts";
 import { prepareRun } from "./prepare.ts";
 import { paperRecipe, type TrainRecipe } from "./recipe.ts";
@@ -196,6 +197,35 @@ describe("fineTune", () => {
       expect(second.result.bestLoss!).toBeCloseTo(loss, 6);
       second.close();
     }
+  });
+
+  test("says where its indices come from: the adapter it began with, not the run's own seed", async () => {
+    const method = { method: "sbora-fa", dropout: 0, steps: 1, evalEvery: 1 } as const;
+    const first = options({ recipe: { ...recipe, ...method, seed: 7 } });
+    (await fineTune(first)).close();
+    const drawn = readAdapter(first.out);
+    expect(drawn.metadata).toMatchObject({ seed: 7 });
+    expect(drawn.metadata).not.toHaveProperty("initAdapter");
+
+    const goOn = async (initAdapter: string) => {
+      const next = options({ recipe: { ...recipe, ...method, seed: 8 } });
+      (await fineTune({ ...next, initAdapter })).close();
+      return [next.out, join(next.out, "last")].map(readAdapter);
+    };
+    const sha256 = fileHash(drawn.file);
+    for (const { metadata, modules } of await goOn(first.out)) {
+      expect(metadata).toMatchObject({
+        seed: 7,
+        initAdapter: { path: first.out, sha256 },
+        recipe: { seed: 8 },
+      });
+      for (const [name, { index }] of modules)
+        expect(index!.values).toEqual(drawn.modules.get(name)!.index!.values);
+    }
+    // An adapter of another tool does not say with what it was drawn.
+    rmSync(join(first.out, "sbora.json"));
+    for (const { metadata } of await goOn(first.out))
+      expect(metadata).toMatchObject({ seed: null, initAdapter: { path: first.out, sha256 } });
   });
 
   test("method full saves every weight of the base", async () => {

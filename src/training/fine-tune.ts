@@ -7,6 +7,7 @@ import { basename, join, resolve } from "node:path";
 import {
   ADAPTER_FILE,
   type AdapterFolder,
+  type AdapterMetadata,
   loadAdapterValues,
   readAdapter,
   saveAdapter,
@@ -108,11 +109,12 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuned> {
       },
     );
     const tuned = finished(model, trained, run, result, manifest);
-    save(tuned, options, join(out, "last"), fingerprint);
+    const origin = { ...drawOf(options, init), base: fingerprint };
+    save(tuned, options, join(out, "last"), origin);
     withArena(device, plan.scratch, (scratch) =>
       restoreParameters(model, tuned.trained, result.best, scratch),
     );
-    save(tuned, options, out, fingerprint);
+    save(tuned, options, out, origin);
     return tuned;
   } catch (error) {
     if (trained) freeTrainables(model, trained);
@@ -187,13 +189,30 @@ function attach(
   return trained;
 }
 
-function save(run: FineTuned, options: FineTuneOptions, dir: string, fingerprint: string): void {
+/** Where indices and frozen factors come from: the run's own seed, or the adapter it began with, and that one's seed. */
+function drawOf(
+  { recipe, initAdapter }: FineTuneOptions,
+  init: AdapterFolder | null,
+): Pick<AdapterMetadata, "seed" | "initAdapter"> {
+  if (init === null || initAdapter === undefined) return { seed: recipe.seed };
+  const { metadata, file } = init;
+  return {
+    seed: metadata?.seed ?? null,
+    initAdapter: { path: initAdapter, sha256: fileHash(file) },
+  };
+}
+
+function save(
+  run: FineTuned,
+  options: FineTuneOptions,
+  dir: string,
+  origin: Pick<AdapterMetadata, "base" | "seed" | "initAdapter">,
+): void {
   const { model, trained, config, prompt } = run;
   const { recipe } = options;
   const metadata = {
     method: recipe.method,
-    seed: recipe.seed,
-    base: fingerprint,
+    ...origin,
     recipe,
     templateHash: promptHash(prompt),
   };
