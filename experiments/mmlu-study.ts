@@ -1,6 +1,7 @@
 /** From preset and flags to the cells of Table 5. Everything wrong with model, data and flags is found here. */
 import { basename } from "node:path";
 import type { Compute } from "../src/adapters/adapter.ts";
+import type { DoraNorm } from "../src/adapters/dora.ts";
 import { checkRank, methodNamed } from "../src/adapters/registry.ts";
 import type { MmluSet, MmluSplit } from "../src/data/mmlu.ts";
 import { InputError } from "../src/errors.ts";
@@ -17,7 +18,6 @@ import { mmluFolder, type OpenedMmlu, type OpenedSet, openMmlu, openSets } from 
 import type { Group } from "./recipes/table3.ts";
 import {
   ALPHA,
-  type DoraNorm,
   type MmluPreset,
   mmluPresets,
   type SetName,

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { COMPUTE_TYPES, choiceFlag, listFlag, numberFlag, wholeFlag } from "../scripts/arguments.ts";
+import { doraNorms } from "../src/adapters/dora.ts";
 import { overlongKinds } from "../src/evaluation/mmlu.ts";
 import { readCell } from "./cell-file.ts";
 import type { CellTable, ListedCell } from "./cell-tables.ts";
@@ -11,7 +12,7 @@ import { type MmluFlags, type MmluStudy, openMmluStudy, reopenMmluCell } from ".
 import { quantizedTitle } from "./mmlu-summary.ts";
 import { wholeList } from "./number-lists.ts";
 import type { PresetName } from "./recipes/table3.ts";
-import { doraNorms, type MmluPreset, mmluPresets, setNames } from "./recipes/table5.ts";
+import { type MmluPreset, mmluPresets, setNames } from "./recipes/table5.ts";
 import { STUDY_ARGS } from "./table-command.ts";
 
 const { beams: _beams, tasks: _tasks, ...SHARED } = STUDY_ARGS;

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readAdapter } from "../src/adapters/storage.ts";
 import { buildLibrary } from "../src/native/build.ts";
 import { tinyRecords, writeTinyModel } from "../src/training/testing.ts";
 import { runScript } from "./testing.ts";
@@ -112,6 +113,35 @@ describe("train", () => {
     succeeded("train", [...args, "--init-adapter", join(root, "first")]);
     const saved = JSON.parse(readFileSync(join(root, "again/adapter_config.json"), "utf8")) as { r: number };
     expect(saved.r).toBe(4);
+    const avoid = runScript("train", [
+      ...args,
+      ...["--out", join(root, "avoiding"), "--init-adapter", join(root, "first")],
+      ...["--avoid-indices-of", join(root, "whole")],
+    ]);
+    expect([avoid.code, avoid.stderr]).toEqual([1, expect.stringContaining("Give one of them")]);
+  });
+
+  test("Table 5's switches are obeyed, and stand in the manifest", () => {
+    const shared = ["--method", "dora", "--clip", "0.3", "--schedule", "constant", "--dropout", "0"];
+    const lengths = ["--source-length", "200", "--target-length", "4", "--loss-on", "response"];
+    // --cutoff is refused beside the lengths.
+    const own = flags("pieces", 2).filter((word, i, all) => word !== "--cutoff" && all[i - 1] !== "--cutoff");
+    const { stderr } = succeeded("train", [...own, ...shared, ...lengths, "--dora-norm", "unscaled"]);
+    expect(stderr).toContain("200 tokens of the prompt and 4 of the reply");
+    const read = (name: string) => JSON.parse(readFileSync(join(root, "pieces", name), "utf8")) as object;
+    const recipe = {
+      ...{ method: "dora", doraNorm: "unscaled", schedule: "constant", warmup: 0 },
+      ...{ lengths: { source: 200, target: 4 }, cutoff: 204, optimizer: { clip: 0.3 } },
+    };
+    expect(read("manifest.json")).toMatchObject({ recipe });
+    expect(read("sbora.json")).toMatchObject({ norm: "unscaled", recipe });
+
+    const begin = ["--init-adapter", join(root, "pieces"), "--steps", "1"];
+    const rest = flags("pieces-on", 1).filter((word, i, all) => word !== "--rank" && all[i - 1] !== "--rank");
+    succeeded("train", [...rest, ...begin]);
+    expect(readAdapter(join(root, "pieces-on")).metadata?.norm).toBe("unscaled");
+    const other = runScript("train", [...rest, ...begin, "--out", join(root, "o"), "--dora-norm", "scaled"]);
+    expect([other.code, other.stderr]).toEqual([1, expect.stringContaining("DoRA's norm is unscaled")]);
   });
 });
 

@@ -192,6 +192,16 @@ describe("flags", () => {
     );
   });
 
+  test("flags that nothing would obey", () => {
+    expect(train(["--schedule", "constant", "--warmup", "3"])).toContain("--warmup: schedule constant");
+    expect(train(["--method", "lora", "--dora-norm", "unscaled"])).toContain("--dora-norm: method lora");
+    const lengths = ["--source-length", "40", "--target-length", "8"];
+    expect(train(lengths)).toContain("--cutoff: with --source-length 40 and --target-length 8");
+    expect(train(lengths.slice(2))).toContain("--target-length is given without --source-length");
+    expect(train(["--source-length", "0", "--target-length", "8"])).toContain("at least 1");
+    expect(train(["--clip", "-1"])).toContain('--clip is "-1"; expected a number of at least 0');
+  });
+
   test("more tokens than the model has positions for", () => {
     const args = ["--model", model, "--prompt", "x", "--max-new-tokens", "1000000"];
     expect(refused("generate", args)).toContain("max_position_embeddings");

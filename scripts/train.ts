@@ -1,16 +1,12 @@
 /** Fine-tunes a model on an instruction file: every method, every switch of the protocol. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { ParsedArgs } from "citty";
 import { type MethodName, methodNames } from "../src/adapters/adapter.ts";
 import { type AvoidedIndices, hashIndices, indicesOf } from "../src/adapters/avoid.ts";
-import { methodNamed, methods } from "../src/adapters/registry.ts";
+import { methods } from "../src/adapters/registry.ts";
 import { readAdapter } from "../src/adapters/storage.ts";
-import { promptFormats } from "../src/data/prompts/registry.ts";
 import { type InstructionRecord, readInstructionRecords } from "../src/data/records.ts";
 import { InputError } from "../src/errors.ts";
-import { adapterOptionsOf } from "../src/model/load-adapter.ts";
-import { linearNames } from "../src/model/shapes.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { commandLine } from "../src/reporting/manifest.ts";
 import { mostResidentBytes } from "../src/reporting/memory.ts";
@@ -19,25 +15,17 @@ import { checkOut, type FineTuned, fineTune } from "../src/training/fine-tune.ts
 import { forecastRun, type MemoryForecast } from "../src/training/forecast.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { type PreparedRun, prepareRun, type RunInput } from "../src/training/prepare.ts";
-import { paperRecipe, type TrainRecipe } from "../src/training/recipe.ts";
-import { scheduleNames } from "../src/training/schedule.ts";
+import type { TrainRecipe } from "../src/training/recipe.ts";
 import {
-  COMPUTE_TYPES,
   choiceFlag,
-  deviceFlags,
   formatSize,
-  listFlag,
-  numberFlag,
   openCommandDevice,
-  quantizeFlag,
-  quantizeFlags,
   repeatedFlag,
   required,
   runCommand,
   wholeFlag,
 } from "./arguments.ts";
-
-const { optimizer, ...paper } = paperRecipe;
+import { recipeFrom, TRAIN_ARGS, type TrainArgs } from "./train-recipe.ts";
 
 const EXAMPLES = `Methods
 ${methodNames.map((name) => `  ${name.padEnd(10)} ${methods[name].summary}`).join("\n")}
@@ -47,200 +35,34 @@ Examples
   bun run scripts/train.ts --model models/smollm2-135m --data data.json --out runs/lora --method lora --lr 1e-3 --steps 300 --loss-on response
   bun run scripts/train.ts --model models/smollm2-135m --data data.json --out runs/first --rank 64 --dry-run
                                         memory, steps and expected time; nothing is trained or written
+  bun run scripts/train.ts --model models/smollm2-135m --data data/alpaca/alpaca_data.json --out runs/qdora --method dora --rank 64 \\
+      --alpha 16 --dropout 0 --dora-norm unscaled --targets all-linear --quantize nf4 --double-quant --prompt alpaca --source-length 384 \\
+      --target-length 128 --loss-on response --loss-mean micro --micro-batch 4 --schedule constant --clip 0.3 --steps 10000
+                                        as a cell of Table 5 trains (experiments/table5.ts makes them all)
   bun run scripts/train.ts ... --resume goes on after Ctrl-C, SIGTERM or a crash; the bytes are those of an uninterrupted run
 
 --data is a JSON array or JSON Lines of {"instruction", "input", "output"}. --out gets the adapter with the best validation loss,
 last/ (the last step's), checkpoint/, metrics.jsonl and manifest.json.`;
 
-const ARGS = {
-  model: { type: "string", valueHint: "DIR", description: "Hugging Face model folder (LLaMA family)" },
-  data: { type: "string", valueHint: "FILE", description: "Instruction records, .json or .jsonl" },
-  out: {
-    type: "string",
-    valueHint: "DIR",
-    description: "Folder for the adapter and everything about the run",
-  },
-  method: { type: "string", valueHint: methodNames.join("|"), description: `Default: ${paper.method}` },
-  rank: { type: "string", valueHint: "R", description: `Default: ${paper.rank}` },
-  alpha: { type: "string", valueHint: "A", description: "Scaling is alpha / rank. Default: 2 × rank" },
-  dropout: {
-    type: "string",
-    valueHint: "P",
-    description: `Adapter dropout. Default: ${paper.dropout}; full: 0`,
-  },
-  targets: {
-    type: "string",
-    valueHint: "a,b",
-    description: `all-linear, or names out of ${linearNames.join(", ")}. Default: ${paper.targets.join(",")}`,
-  },
-  lr: {
-    type: "string",
-    valueHint: "RATE",
-    description: `Peak learning rate. Default: ${paper.learningRate}`,
-  },
-  schedule: { type: "string", valueHint: scheduleNames.join("|"), description: `Default: ${paper.schedule}` },
-  warmup: {
-    type: "string",
-    valueHint: "N",
-    description: "Warm-up steps (schedule constant: none). Default: 100, at most a tenth of the run",
-  },
-  "schedule-steps": {
-    type: "string",
-    valueHint: "N",
-    description: "Length of the schedule when the run stops earlier. Default: the run's length",
-  },
-  epochs: { type: "string", valueHint: "E", description: `Default: ${paper.epochs}` },
-  steps: { type: "string", valueHint: "N", description: "Optimizer steps, in place of epochs" },
-  batch: {
-    type: "string",
-    valueHint: "N",
-    description: `Records an optimizer step. Default: ${paper.batch}`,
-  },
-  "micro-batch": {
-    type: "string",
-    valueHint: "N",
-    description: "Records a micro-batch (loss mean micro), a divisor of the batch. Default: 2, odd batches 1",
-  },
-  "loss-mean": {
-    type: "string",
-    default: "token",
-    valueHint: "token|micro",
-    description: "token: mean over the step's label tokens; micro: the paper's mean of micro-batch means",
-  },
-  "loss-on": {
-    type: "string",
-    default: paper.lossOn,
-    valueHint: "all|response",
-    description: "Tokens that are learned",
-  },
-  cutoff: {
-    type: "string",
-    valueHint: "N",
-    description: `Longest record in tokens. Default: ${paper.cutoff}`,
-  },
-  "val-size": {
-    type: "string",
-    valueHint: "N",
-    description: `Records held out for validation. Default: ${paper.valSize}, at most a tenth`,
-  },
-  "eval-every": {
-    type: "string",
-    valueHint: "N",
-    description: `Steps between validations. Default: ${paper.evalEvery}`,
-  },
-  seed: { type: "string", valueHint: "N", description: `Default: ${paper.seed}` },
-  shuffle: {
-    type: "boolean",
-    default: true,
-    description: "Shuffle every epoch",
-    negativeDescription: "Keep the file's order",
-  },
-  prompt: {
-    type: "string",
-    valueHint: promptFormats.map((f) => f.name).join("|"),
-    description: `Prompt format. Default: ${paper.prompt}`,
-  },
-  "max-tokens": {
-    type: "string",
-    valueHint: "N",
-    description: "Most tokens of one packed pass: memory against speed. Default: 1024, at least the cutoff",
-  },
-  "checkpoint-activations": {
-    type: "boolean",
-    default: false,
-    description:
-      "Keep each block's input alone and run the block again for its gradient: less memory, same bytes",
-  },
-  ...quantizeFlags,
-  ...deviceFlags,
-  "save-as": {
-    type: "string",
-    default: "native",
-    valueHint: "native|peft",
-    description: "Layout of the adapter folder",
-  },
-  "init-adapter": {
-    type: "string",
-    valueHint: "DIR",
-    description:
-      "Start from this adapter (PEFT's layout too); method, rank, alpha and targets default to its own",
-  },
-  "avoid-indices-of": {
-    type: "string",
-    valueHint: "DIR",
-    description: "Draw no index of this SBoRA adapter, so that both merge apart; may be given several times",
-  },
-  resume: {
-    type: "boolean",
-    default: false,
-    description: "Go on from the checkpoint in --out; start from the beginning where there is none",
-  },
-  "dry-run": { type: "boolean", default: false, description: "Print the plan; train and write nothing" },
-} as const;
-
-type Args = ParsedArgs<typeof ARGS>;
-
-function recipeFrom(args: Args, records: number): TrainRecipe {
-  const init = args["init-adapter"] ? adapterOptionsOf(readAdapter(args["init-adapter"])) : null;
-  const method = methodNamed(args.method ?? init?.method.name ?? paper.method).name;
-  refuseFactorFlags(args, method);
-  const rank = wholeFlag(args, "rank", 1) ?? init?.rank ?? paper.rank;
-  const batch = wholeFlag(args, "batch", 1) ?? paper.batch;
-  const steps = wholeFlag(args, "steps", 1) ?? null;
-  const quantize = quantizeFlag(args);
-  const epochs = numberFlag(args, "epochs", { min: 0 }) ?? paper.epochs;
-  const length = steps ?? Math.max(1, Math.floor((epochs * records) / batch));
-  return {
-    method,
-    rank,
-    alpha: numberFlag(args, "alpha", { min: 0 }) ?? init?.alpha ?? 2 * rank,
-    dropout: numberFlag(args, "dropout", { min: 0, max: 0.99 }) ?? (method === "full" ? 0 : paper.dropout),
-    targets: listFlag(args, "targets") ?? init?.targets ?? paper.targets,
-    learningRate: numberFlag(args, "lr", { min: 0 }) ?? paper.learningRate,
-    schedule: choiceFlag(args, "schedule", scheduleNames) ?? paper.schedule,
-    warmup: wholeFlag(args, "warmup", 0) ?? Math.min(paper.warmup, Math.floor(length / 10)),
-    scheduleSteps: wholeFlag(args, "schedule-steps", 1) ?? null,
-    optimizer,
-    batch,
-    microBatch: wholeFlag(args, "micro-batch", 1) ?? (batch % paper.microBatch === 0 ? paper.microBatch : 1),
-    lossMean: choiceFlag(args, "loss-mean", ["token", "micro"])!,
-    lossOn: choiceFlag(args, "loss-on", ["all", "response"])!,
-    cutoff: wholeFlag(args, "cutoff", 2) ?? paper.cutoff,
-    epochs,
-    steps,
-    evalEvery: wholeFlag(args, "eval-every", 1) ?? paper.evalEvery,
-    valSize: wholeFlag(args, "val-size", 0) ?? Math.min(paper.valSize, Math.floor(records / 10)),
-    seed: wholeFlag(args, "seed", 0) ?? paper.seed,
-    shuffle: args.shuffle,
-    prompt: args.prompt ?? paper.prompt,
-    compute: choiceFlag(args, "compute", COMPUTE_TYPES)!,
-    ...(quantize ? { quantize } : {}),
-  };
-}
-
-/** Full fine-tuning has no factors: a flag about them would be obeyed by nothing. */
-function refuseFactorFlags(args: Args, method: MethodName): void {
-  const given = (["rank", "alpha", "targets"] as const).filter((name) => args[name] !== undefined);
-  if (method === "full" && given.length > 0) {
+function avoidedIndices(args: TrainArgs, method: MethodName): AvoidedIndices | null {
+  const folders = repeatedFlag("avoid-indices-of");
+  if (folders.length === 0) return null;
+  if (args["init-adapter"]) {
     throw new InputError(
-      `${given.map((name) => `--${name}`).join(", ")}: method full trains every weight and has none of these; leave them out, or choose another --method.`,
+      "--avoid-indices-of is about a draw, and with --init-adapter nothing is drawn: the indices are that adapter's. Give one of them.",
     );
   }
+  return indicesOf(folders.map(readAdapter), method);
 }
 
-function avoidedIndices(method: MethodName): AvoidedIndices | null {
-  const folders = repeatedFlag("avoid-indices-of");
-  return folders.length > 0 ? indicesOf(folders.map(readAdapter), method) : null;
-}
-
-async function main(args: Args): Promise<void> {
+async function main(args: TrainArgs): Promise<void> {
   const modelDir = required(args, "model", "a Hugging Face model folder");
   const dataFile = required(args, "data", "a file of instruction records");
   const out = args["dry-run"] ? "" : required(args, "out", "a folder for the adapter");
   const saveAs = choiceFlag(args, "save-as", ["native", "peft"])!;
   const records = readInstructionRecords(dataFile);
   const chosen = recipeFrom(args, records.length);
-  const avoid = avoidedIndices(chosen.method);
+  const avoid = avoidedIndices(args, chosen.method);
   const recipe = avoid ? { ...chosen, avoidIndices: hashIndices(avoid) } : chosen;
   const maxTokens = wholeFlag(args, "max-tokens", recipe.cutoff);
   const onNote = (text: string): void => console.error(`note: ${text}`);
@@ -346,6 +168,7 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe, memory: MemoryForeca
     microBatch,
     lossMean,
     lossOn,
+    lengths,
   } = recipe;
   say(
     "model",
@@ -355,15 +178,18 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe, memory: MemoryForeca
     "method",
     method === "full"
       ? "full, every weight"
-      : `${method}, rank ${rank}, alpha ${alpha}, dropout ${dropout}, targets ${recipe.targets.join(",")}`,
+      : `${method}${recipe.doraNorm ? " in the norm without s" : ""}, rank ${rank}, alpha ${alpha}, dropout ${dropout}, targets ${recipe.targets.join(",")}`,
   );
   say(
     "recipe",
-    `lr ${learningRate} ${schedule}, warm-up ${warmup}, batch ${batch} (micro ${microBatch}), seed ${recipe.seed}`,
+    `lr ${learningRate} ${schedule}, warm-up ${warmup}, batch ${batch} (micro ${microBatch}), gradient up to ${recipe.optimizer.clip}, seed ${recipe.seed}`,
   );
+  const cutoff = lengths
+    ? `${lengths.source} tokens of the prompt and ${lengths.target} of the reply`
+    : recipe.cutoff;
   say(
     "loss",
-    `on ${lossOn} tokens, mean by ${lossMean}, prompt ${recipe.prompt}, cutoff ${recipe.cutoff}, compute ${recipe.compute}`,
+    `on ${lossOn} tokens, mean by ${lossMean}, prompt ${recipe.prompt}, cutoff ${cutoff}, compute ${recipe.compute}`,
   );
   say(
     "data",
@@ -402,7 +228,7 @@ function showSamples({ train, tokenizer, prompt }: PreparedRun, records: readonl
   }
 }
 
-async function dryRun(args: Args, input: RunInput): Promise<void> {
+async function dryRun(args: TrainArgs, input: RunInput): Promise<void> {
   const run = prepareRun(input);
   const device = await openCommandDevice(args);
   try {
@@ -429,7 +255,7 @@ async function dryRun(args: Args, input: RunInput): Promise<void> {
 await runCommand({
   name: "bun run scripts/train.ts",
   description: "Fine-tune a LLaMA-family model on instruction records.",
-  args: ARGS,
+  args: TRAIN_ARGS,
   examples: EXAMPLES,
   run: main,
 });

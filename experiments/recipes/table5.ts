@@ -2,6 +2,7 @@
  * Table 5, QSBoRA on MMLU, as typed objects: the protocol's recipe (§4) and what has to differ from it on a workstation
  * (`small`) and on a laptop (`tiny`). `differs` is printed under the table.
  */
+import type { DoraNorm } from "../../src/adapters/dora.ts";
 import type { MmluSplit } from "../../src/data/mmlu.ts";
 import type { Overlong } from "../../src/evaluation/mmlu.ts";
 import type { Quantization } from "../../src/model/nf4.ts";
@@ -50,6 +51,7 @@ export interface MmluPreset {
   readonly sets: readonly TrainingSet[];
   readonly groups: readonly Group[];
   readonly seeds: readonly number[];
+  /** The official 4-bit code's is unscaled (protocol §1.9). */
   readonly doraNorm: DoraNorm;
   /** Activations are made again block by block (protocol §4.1): less memory, more time, the same bytes. */
   readonly recompute: boolean;
@@ -59,10 +61,6 @@ export interface MmluPreset {
   /** What of the paper this table can test, and what it cannot. */
   readonly tells: readonly string[];
 }
-
-/** QDoRA's ‖W + B·A‖, as the official 4-bit code has it, or DoRA's own ‖W + s·B·A‖ (protocol §1.9). */
-export const doraNorms = ["unscaled", "scaled"] as const;
-export type DoraNorm = (typeof doraNorms)[number];
 
 /** The paper's rows: all six methods at 64, its own at 128. */
 const groups: readonly Group[] = [

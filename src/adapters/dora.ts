@@ -27,6 +27,10 @@ import { type Adapter, dropoutAt, f32, factor, type Method, type Pass } from "./
 import { drawKaimingA, droppedInput, mergeDense, withScratch } from "./draw.ts";
 import { gradientOfA, gradientOfB, projectDown } from "./low-rank.ts";
 
+/** Which of the two norms. */
+export const doraNorms = ["scaled", "unscaled"] as const;
+export type DoraNorm = (typeof doraNorms)[number];
+
 export const dora: Method = {
   name: "dora",
   title: "DoRA",

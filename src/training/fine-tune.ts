@@ -174,6 +174,7 @@ function attach(
     if (`${theirs}` !== `${ours}`) problems.add(`${what} is ${theirs}, this run asks for ${ours}`);
   };
   compare("method", stored.method.name, run.adapter.method.name);
+  compare("DoRA's norm", stored.method.norm ?? "scaled", run.adapter.method.norm ?? "scaled");
   compare("rank", stored.rank, run.adapter.rank);
   compare("scaling (alpha / rank)", stored.alpha / stored.rank, run.adapter.alpha / run.adapter.rank);
   const others = [...(stored.sites?.values() ?? [])].filter(
