@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, wr
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { InputError } from "../src/errors.ts";
-import { lockCell, ownerOf } from "./cell-lock.ts";
+import { type CellLock, type LockOptions, lockCell, ownerOf } from "./cell-lock.ts";
 
 const root = mkdtempSync(join(tmpdir(), "sbora-lock-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -14,6 +14,15 @@ let cells = 0;
 function newPlace() {
   const name = `cell-${++cells}`;
   return { name, work: join(root, name) };
+}
+
+async function owned(
+  place: ReturnType<typeof newPlace>,
+  options: Partial<LockOptions> = {},
+): Promise<CellLock> {
+  const lock = await lockCell(place, { ...quick, ...options });
+  if (!lock) throw new Error("nobody asked it to stop");
+  return lock;
 }
 
 /** Leaves a lock as another process would have it. */
@@ -33,7 +42,7 @@ function deadPid(): number {
 describe("one process a cell", () => {
   test("a lock is there until it is released; then the folder is as before", async () => {
     const place = newPlace();
-    const lock = await lockCell(place, quick);
+    const lock = await owned(place);
     expect(readdirSync(place.work)).toEqual(["owner.1"]);
     expect(ownerOf(place)!.who).toContain(`process ${process.pid} on ${hostname()}`);
     lock.check();
@@ -58,7 +67,7 @@ describe("one process a cell", () => {
     const place = newPlace();
     ownedBy(place.work, 1, { pid: deadPid() });
     const start = performance.now();
-    const lock = await lockCell(place, { ...quick, dead: 60_000 });
+    const lock = await owned(place, { dead: 60_000 });
     expect(performance.now() - start).toBeLessThan(5_000);
     expect(readdirSync(place.work).sort()).toEqual(["owner.1", "owner.2"]);
     lock.check();
@@ -71,7 +80,7 @@ describe("one process a cell", () => {
     ownedBy(place.work, 3, { host: "node7" });
     const notes: string[] = [];
     const start = performance.now();
-    const lock = await lockCell(place, { ...quick, onNote: (text) => notes.push(text) });
+    const lock = await owned(place, { onNote: (text) => notes.push(text) });
     expect(performance.now() - start).toBeGreaterThanOrEqual(quick.dead);
     expect(readdirSync(place.work)).toContain("owner.4");
     expect(notes.join()).toContain(`process ${process.pid} on node7`);
@@ -91,23 +100,33 @@ describe("one process a cell", () => {
   test("who waits goes on when the owner has finished", async () => {
     const place = newPlace();
     const path = ownedBy(place.work, 1, { host: "node7" });
-    const waiting = lockCell(place, { ...quick, dead: 60_000 });
+    const waiting = owned(place, { dead: 60_000 });
     await Bun.sleep(50);
     rmSync(path);
     (await waiting).release();
   });
 
+  test("who is asked to stop while it waits, stops at once and leaves nothing", async () => {
+    const place = newPlace();
+    ownedBy(place.work, 1, { host: "node7" });
+    let asked = 0;
+    const start = performance.now();
+    expect(await lockCell(place, { ...quick, dead: 60_000, shouldStop: () => ++asked > 3 })).toBeNull();
+    expect(performance.now() - start).toBeLessThan(5_000);
+    expect(readdirSync(place.work)).toEqual(["owner.1"]);
+  });
+
   test("a process that was frozen finds its cell taken over, stops, and leaves the new owner's lock alone", async () => {
     const place = newPlace();
-    const frozen = await lockCell(place, { ...quick, beat: 3_600_000 });
-    const next = await lockCell(place, quick);
+    const frozen = await owned(place, { beat: 3_600_000 });
+    const next = await owned(place);
     expect(frozen.check).toThrow("has taken this cell over");
     frozen.release();
     next.check();
     next.release();
     expect(readdirSync(place.work)).toEqual([]);
     // Released and taken by a third with the first one's number: it is not the first one's again.
-    const third = await lockCell(place, quick);
+    const third = await owned(place);
     expect(frozen.check).toThrow("has taken this cell over");
     frozen.release();
     third.check();
@@ -116,7 +135,7 @@ describe("one process a cell", () => {
 
   test("a main thread that is busy still gives signs of life", async () => {
     const place = newPlace();
-    const lock = await lockCell(place, quick);
+    const lock = await owned(place);
     const other = Bun.spawn(
       [
         process.execPath,

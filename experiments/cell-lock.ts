@@ -27,6 +27,8 @@ export interface LockOptions {
   readonly beat: number;
   readonly dead: number;
   readonly poll: number;
+  /** Asked between two looks. */
+  readonly shouldStop?: () => boolean;
   readonly onNote?: (text: string) => void;
 }
 
@@ -52,13 +54,13 @@ interface Owner {
 type Place = Pick<CellPlace, "name" | "work">;
 
 /**
- * Owns the cell until `release`. Waits for a sign of life of the owner that is there, if any.
+ * Owns the cell until `release`; null when it was asked to stop. Waits for a sign of life of the owner that is there, if any.
  * @throws InputError when it is alive
  */
-export async function lockCell(place: Place, options: Partial<LockOptions> = {}): Promise<CellLock> {
+export async function lockCell(place: Place, options: Partial<LockOptions> = {}): Promise<CellLock | null> {
   const chosen = { ...defaults, ...options };
   makeFolder(place.work);
-  for (;;) {
+  while (!chosen.shouldStop?.()) {
     const top = topNumber(place.work);
     if (top === 0 || (await hasDied(place, top, chosen))) {
       const lock = claim(place, top + 1, chosen);
@@ -67,6 +69,7 @@ export async function lockCell(place: Place, options: Partial<LockOptions> = {})
     // Somebody was faster, or the owner has just finished.
     await Bun.sleep(chosen.poll);
   }
+  return null;
 }
 
 /** Who works on a cell, or did when it died, and when it last gave a sign of life; null where nobody does. */
@@ -107,7 +110,7 @@ function look(path: string): Seen | null {
   }
 }
 
-/** Whether the owner with this number is dead; false also when it has gone. @throws InputError when it is alive */
+/** Whether the owner with this number is dead; false also when it has gone, or nobody wants to know any more. @throws InputError when it is alive */
 async function hasDied({ name, work }: Place, number: number, options: LockOptions): Promise<boolean> {
   const path = ownerPath(work, number);
   const first = look(path);
@@ -121,7 +124,7 @@ async function hasDied({ name, work }: Place, number: number, options: LockOptio
   while (performance.now() - start < options.dead) {
     await Bun.sleep(options.poll);
     const now = look(path);
-    if (!now) return false;
+    if (!now || options.shouldStop?.()) return false;
     if (diedHere(now.text)) return true;
     if (now.time === first.time) continue;
     throw new InputError(
@@ -168,6 +171,8 @@ function claim({ name, work }: Place, number: number, { beat }: LockOptions): Ce
     writeFileSync(path, text, { flag: "wx" });
   } catch (error) {
     if (systemCode(error) === "EEXIST") return null;
+    // A full disk leaves an empty file, which everybody would wait for.
+    rmSync(path, { force: true });
     throw writeProblem(path, error);
   }
   const heartbeat = new Worker(new URL("./cell-heartbeat.ts", import.meta.url), { ref: false, smol: true });

@@ -81,14 +81,23 @@ export async function runCell(study: Study, plan: CellPlan, watch: CellWatch): P
   });
 }
 
-/** Runs `use` while no other process works on the cell; what it watches with asks each time whether that still holds. */
+/**
+ * Runs `use` while no other process works on the cell; what it watches with asks each time whether that still holds. Null
+ * when it was asked to stop before its turn came.
+ */
 export async function alone<T>(
   place: CellPlace,
   watch: CellWatch,
   use: (watch: CellWatch) => Promise<T>,
   times: Partial<LockOptions> = {},
-): Promise<T> {
-  const lock = await lockCell(place, { ...times, ...(watch.onNote ? { onNote: watch.onNote } : {}) });
+): Promise<T | null> {
+  const { onNote } = watch;
+  const lock = await lockCell(place, {
+    ...times,
+    shouldStop: watch.shouldStop,
+    ...(onNote ? { onNote } : {}),
+  });
+  if (!lock) return null;
   const first = <A extends unknown[], R>(then: (...args: A) => R) => {
     return (...args: A): R => {
       lock.check();

@@ -71,11 +71,9 @@ export function writeFully(fd: number, bytes: Uint8Array): void {
   while (done < bytes.length) done += writeSync(fd, bytes, done, Math.min(bytes.length - done, MAX_IO_BYTES));
 }
 
-let temporaries = 0;
-
-/** A name beside `path` that no other process or call uses. */
+/** A name beside `path` that no other call uses; process numbers are no help where machines share the folder. */
 export function temporaryName(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${process.pid}-${++temporaries}.tmp`);
+  return join(dirname(path), `.${basename(path)}.${crypto.randomUUID().slice(0, 13)}.tmp`);
 }
 
 /**

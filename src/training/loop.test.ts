@@ -142,6 +142,16 @@ describe("resume", () => {
     expect(whole.last).not.toEqual(f32.last);
   });
 
+  test("what onStep throws ends the run before that step is written", async () => {
+    const out = newFolder();
+    const onStep = ({ step }: StepMetrics): void => {
+      if (step === 4) throw new Error("taken over");
+    };
+    expect(run(small, { out, onStep })).rejects.toThrow("taken over");
+    expect(metricsOf(out).map(({ step }) => step)).toEqual([1, 2, 3]);
+    expect(existsSync(join(out, "checkpoint"))).toBe(false);
+  });
+
   test("a crash after the checkpoint: what came later is run again, and stands once in metrics.jsonl", async () => {
     const whole = await run(small);
     const { out } = await run(small, { shouldStop: after(8) });

@@ -49,6 +49,7 @@ export interface TrainOptions {
   /** Most tokens of one packed pass; the plan was made for it. */
   readonly maxTokens: number;
   readonly resume: boolean;
+  /** Before the step is written down; what it throws ends the run. */
   readonly onStep?: (metrics: StepMetrics, steps: number) => void;
   /** Asked between steps; true: save a checkpoint and stop. */
   readonly shouldStop?: () => boolean;
@@ -178,8 +179,9 @@ export async function train(
         seconds,
         ...(validationLoss === undefined ? {} : { validationLoss }),
       };
-      appendFileSync(metricsPath, `${JSON.stringify(metrics)}\n`);
+      // First: who lost the folder to another process while this step ran finds out here, and writes nothing into it.
       options.onStep?.(metrics, steps);
+      appendFileSync(metricsPath, `${JSON.stringify(metrics)}\n`);
       if (performance.now() - lastSave > (options.checkpointEvery ?? CHECKPOINT_SECONDS) * 1000) {
         save();
         lastSave = performance.now();
