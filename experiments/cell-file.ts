@@ -214,10 +214,15 @@ export function readPredictions(place: CellPlace): StoredPrediction[] {
 /** What a step's line of metrics.jsonl has besides times. */
 export type StoredLoss = Pick<StepMetrics, "step" | "loss" | "validationLoss">;
 
-/** Losses beside the cell, from the training folder; nothing where there is none, or where they are already. */
-export function keepLosses({ losses, work }: CellPlace): void {
+/** Losses beside a finished cell that has none yet. */
+export function keepLosses(place: CellPlace): void {
+  if (!existsSync(place.losses)) writeLosses(place);
+}
+
+/** Losses of the training folder beside the cell; nothing where there is none. Those of an earlier cell are replaced. */
+export function writeLosses({ losses, work }: CellPlace): void {
   const metrics = join(work, "train", "metrics.jsonl");
-  if (existsSync(losses) || !existsSync(metrics)) return;
+  if (!existsSync(metrics)) return;
   const lines = readFileSync(metrics, "utf8").split("\n").filter(Boolean);
   const kept = lines.map((line): StoredLoss => {
     const { step, loss, validationLoss } = JSON.parse(line) as StepMetrics;

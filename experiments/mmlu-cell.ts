@@ -33,6 +33,7 @@ import {
   type StoredPrediction,
   type TrainedFacts,
   writeCell,
+  writeLosses,
 } from "./cell-file.ts";
 import { type MmluCell, type MmluPlan, type MmluResult, resultName } from "./mmlu-cell-file.ts";
 import type { MmluStudy } from "./mmlu-study.ts";
@@ -231,7 +232,7 @@ function written(
 ): MmluCell {
   const { timing, ...head } = describedCell(study, recipe, facts);
   const cell: MmluCell = { ...head, tasks: { sets, heldOut }, timing };
-  keepLosses(place);
+  writeLosses(place);
   writeCell(place, cell, predictions);
   // The adapter and its metrics stay; what only a resumed run would need goes.
   rmSync(join(place.work, "evaluated"), { recursive: true, force: true });

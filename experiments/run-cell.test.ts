@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
-import { type CellFile, readCell, readPredictions } from "./cell-file.ts";
+import { type CellFile, readCell, readLosses, readPredictions } from "./cell-file.ts";
 import { inMillions, trainedParameters } from "./parameters.ts";
 import { presets } from "./recipes/table3.ts";
 import { runCell } from "./run-cell.ts";
@@ -173,6 +173,18 @@ describe("cells", () => {
     const whole = study("first").cells[1]!;
     expect(withoutTiming(cell)).toEqual(withoutTiming(readCell(whole.place, whole.recipe)!));
     expect(readPredictions(plan.place)).toEqual(readPredictions(whole.place));
+  }, 120_000);
+
+  test("a cell deleted and made by another recipe keeps nothing of the old one", async () => {
+    const old = study("deleted").cells[1]!.place;
+    for (const steps of [3, 2]) {
+      const opened = study("deleted", { steps });
+      expect(opened.cells[1]!.place).toEqual(old);
+      const cell = (await runCell(opened, opened.cells[1]!, watching()))!;
+      expect(cell.manifest.trained!.steps).toBe(steps);
+      expect(readLosses(old)).toHaveLength(steps);
+      rmSync(old.json);
+    }
   }, 120_000);
 
   test("what cannot work is refused before anything is trained", () => {

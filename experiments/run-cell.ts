@@ -34,6 +34,7 @@ import {
   type TaskResult,
   type TrainedFacts,
   writeCell,
+  writeLosses,
 } from "./cell-file.ts";
 import { type LockOptions, lockCell } from "./cell-lock.ts";
 
@@ -233,7 +234,7 @@ async function evaluateAndWrite(
   }
   const { timing, ...head } = describedCell(study, recipe, { trained, steps, start });
   const cell: CellFile = { ...head, tasks: { sets, heldOut: heldOutOf(measured) }, timing };
-  keepLosses(place);
+  writeLosses(place);
   writeCell(place, cell, all);
   // The adapter and its metrics stay; what only a resumed run would need goes.
   rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
