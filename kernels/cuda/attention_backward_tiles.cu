@@ -9,6 +9,8 @@ namespace {
 
 constexpr int kSide = 64; /* keys of a block, and rows of one: 16 a warp */
 constexpr int kTiles = kSide / kMmaColumns;
+/* Rows, or keys, pass through stages: the next are copied while these are worked on. One stage, and no copy beside the
+ * work, where two are more shared memory than the card has (head size 128 on sm_86, 89, 120): the same numbers. */
 
 /* ---- what dq holds of a row until it is written ----------------------------------------------------------------- */
 
@@ -56,9 +58,9 @@ template <int D> struct RowStage {
   bf16 queries[kSide * kStep<D>], gradients[kSide * kStep<D>];
   RowScalars scalars[kSide];
 };
-template <int D> struct KeyMemory {
+template <int D, int kStages> struct KeyMemory {
   bf16 keys[kSide * kStep<D>], values[kSide * kStep<D>];
-  RowStage<D> stages[2];
+  RowStage<D> stages[kStages];
 };
 
 /* to[16 rows of the warp, D] = factor · sums, the first `count` of the block's. */
@@ -78,11 +80,12 @@ __device__ __forceinline__ void store_gradients(const float (&sums)[1][D / kMmaC
   }
 }
 
-template <int D>
+template <int D, int kStages>
 __global__ void __launch_bounds__(kTileThreads)
     attention_backward_keys_kernel(const bf16 *q, const bf16 *k, const bf16 *v, const float *kept, int N, int K,
                                    Packing packing, float factor, float scale, float *dk, float *dv) {
-  DYNAMIC_SHARED(KeyMemory<D>, memory);
+  using M = KeyMemory<D, kStages>;
+  DYNAMIC_SHARED(M, memory);
   if (blockIdx.x == 0) check_offsets(packing);
   const int group = static_cast<int>(blockIdx.x) % K, G = N / K;
   const Piece piece = find_piece(packing, kSide, blockIdx.x / K);
@@ -96,7 +99,7 @@ __global__ void __launch_bounds__(kTileThreads)
   /* Turn i: a block of rows, from the one with the first key on, of one head after the other. */
   const int blocks = (count + kSide - 1) / kSide, turns = blocks * G;
   const auto start_copy = [&](int turn) {
-    RowStage<D> &stage = memory->stages[turn % 2];
+    RowStage<D> &stage = memory->stages[turn % kStages];
     const int head = group * G + turn / blocks, row0 = piece.first + turn % blocks * kSide, rows = piece.length - row0;
     const int64_t first = (piece.start + row0) * q_stride + int64_t{head} * D;
     const bf16 *const q_row = q + first;
@@ -114,11 +117,11 @@ __global__ void __launch_bounds__(kTileThreads)
   const int lane = lane_of_thread();
   float dk_sums[1][D / kMmaColumns][4] = {}, dv_sums[1][D / kMmaColumns][4] = {};
   for (int turn = 0; turn < turns; turn++) {
-    if (turn + 1 < turns) start_copy(turn + 1);
+    if (kStages > 1 && turn + 1 < turns) start_copy(turn + 1);
     commit_copies();
-    wait_copies<1>();
+    wait_copies<kStages - 1>();
     __syncthreads();
-    const RowStage<D> &stage = memory->stages[turn % 2];
+    const RowStage<D> &stage = memory->stages[turn % kStages];
     const int behind = turn % blocks * kSide; /* rows of the block stand so far behind its keys */
     const auto row_of = [=](int j, int i) { return j * kMmaColumns + lane % 4 * 2 + i % 2; };
     float p[1][kTiles][4], ds[1][kTiles][4]; /* [keys, rows] */
@@ -140,7 +143,8 @@ __global__ void __launch_bounds__(kTileThreads)
       for (int i = 0; i < 4; i++) ds[0][j][i] = p[0][j][i] * (ds[0][j][i] - stage.scalars[row_of(j, i)].delta);
     round_sums(rounded, ds);
     add_products<D>(dk_sums, rounded, stage.queries);
-    __syncthreads(); /* the next turn but one is copied to where this one lay */
+    __syncthreads(); /* what is copied next goes to where this turn lay */
+    if (kStages == 1 && turn + 1 < turns) start_copy(turn + 1);
   }
   store_gradients<D>(dk_sums, scale, count, k_stride, dk + k_first);
   store_gradients<D>(dv_sums, 1, count, k_stride, dv + k_first);
@@ -151,16 +155,17 @@ __global__ void __launch_bounds__(kTileThreads)
 template <int D> struct KeyStage {
   bf16 keys[kSide * kStep<D>], values[kSide * kStep<D>];
 };
-template <int D> struct RowMemory {
+template <int D, int kStages> struct RowMemory {
   bf16 queries[kSide * kStep<D>], gradients[kSide * kStep<D>];
-  KeyStage<D> stages[2];
+  KeyStage<D> stages[kStages];
 };
 
-template <int D>
+template <int D, int kStages>
 __global__ void __launch_bounds__(kTileThreads)
     attention_backward_rows_kernel(const bf16 *q, const bf16 *k, const bf16 *v, int N, int K, Packing packing,
                                    float factor, float scale, float *dq) {
-  DYNAMIC_SHARED(RowMemory<D>, memory);
+  using M = RowMemory<D, kStages>;
+  DYNAMIC_SHARED(M, memory);
   const int head = static_cast<int>(blockIdx.x) % N, group = head / (N / K);
   const Piece piece = find_piece(packing, kSide, (gridDim.x - 1 - blockIdx.x) / N);
   if (piece.first >= piece.length) return;
@@ -171,7 +176,7 @@ __global__ void __launch_bounds__(kTileThreads)
   copy_rows<D, kSide>(memory->queries, q, count, [=](int row) { return q + q_first + row * q_stride; });
   copy_rows<D, kSide>(memory->gradients, q, count, [=](int row) { return kept_gradients(rows + row * q_stride); });
   const auto start_copy = [&](int key0) {
-    KeyStage<D> &stage = memory->stages[key0 / kSide % 2];
+    KeyStage<D> &stage = memory->stages[key0 / kSide % kStages];
     const int64_t first = (piece.start + key0) * k_stride + int64_t{group} * D;
     const bf16 *const k_row = k + first, *const v_row = v + first;
     copy_rows<D, kSide>(stage.keys, k, piece.length - key0, [=](int row) { return k_row + row * k_stride; });
@@ -191,11 +196,11 @@ __global__ void __launch_bounds__(kTileThreads)
     }
   float sums[1][D / kMmaColumns][4] = {};
   for (int key0 = 0; key0 <= piece.first; key0 += kSide) { /* the last block stands where the rows do */
-    if (key0 < piece.first) start_copy(key0 + kSide);
+    if (kStages > 1 && key0 < piece.first) start_copy(key0 + kSide);
     commit_copies();
-    wait_copies<1>();
+    wait_copies<kStages - 1>();
     __syncthreads();
-    const KeyStage<D> &stage = memory->stages[key0 / kSide % 2];
+    const KeyStage<D> &stage = memory->stages[key0 / kSide % kStages];
     float s[1][kTiles][4], ds[1][kTiles][4]; /* [rows, keys] */
     multiply_rows<D>(s, memory->queries, warp_of_thread() * kMmaRows, stage.keys, 0);
     multiply_rows<D>(ds, memory->gradients, warp_of_thread() * kMmaRows, stage.values, 0);
@@ -212,8 +217,16 @@ __global__ void __launch_bounds__(kTileThreads)
     round_sums(rounded, ds);
     add_products<D>(sums, rounded, stage.keys);
     __syncthreads();
+    if (kStages == 1 && key0 < piece.first) start_copy(key0 + kSide);
   }
   store_gradients<D>(sums, scale, count, q_stride, rows);
+}
+
+/* use(std::integral_constant<int, stages>), from the shared memory that two stages take. */
+template <size_t bytes, class Use> void with_stages(const Context &ctx, const Use &use) {
+  if constexpr (bytes > kSharedAnywhere)
+    if (bytes > static_cast<size_t>(ctx.shared_most)) return use(std::integral_constant<int, 1>());
+  use(std::integral_constant<int, 2>());
 }
 
 } // namespace
@@ -228,10 +241,16 @@ void attention_backward_tiles(Context &ctx, const Backward &b, const Packing &pa
     constexpr int D = decltype(size)::value;
     launch(ctx, dim3(blocks_for(rows, kPrepareRows)), dim3(kWarpLanes, kPrepareRows), 0,
            attention_backward_prepare_kernel<D>, b.d_o, static_cast<const bf16 *>(b.o), b.lse, rows, b.dq);
-    launch(ctx, dim3(static_cast<unsigned>(pieces * K)), kTileThreads, sizeof(KeyMemory<D>),
-           attention_backward_keys_kernel<D>, q, k, v, b.dq, N, K, packing, factor, scale, b.dk, b.dv);
-    launch(ctx, dim3(static_cast<unsigned>(pieces * N)), kTileThreads, sizeof(RowMemory<D>),
-           attention_backward_rows_kernel<D>, q, k, v, N, K, packing, factor, scale, b.dq);
+    with_stages<sizeof(KeyMemory<D, 2>)>(ctx, [&](auto stages) {
+      constexpr int kStages = decltype(stages)::value;
+      launch(ctx, dim3(static_cast<unsigned>(pieces * K)), kTileThreads, sizeof(KeyMemory<D, kStages>),
+             attention_backward_keys_kernel<D, kStages>, q, k, v, b.dq, N, K, packing, factor, scale, b.dk, b.dv);
+    });
+    with_stages<sizeof(RowMemory<D, 2>)>(ctx, [&](auto stages) {
+      constexpr int kStages = decltype(stages)::value;
+      launch(ctx, dim3(static_cast<unsigned>(pieces * N)), kTileThreads, sizeof(RowMemory<D, kStages>),
+             attention_backward_rows_kernel<D, kStages>, q, k, v, N, K, packing, factor, scale, b.dq);
+    });
   });
 }
 

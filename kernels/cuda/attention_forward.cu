@@ -22,6 +22,7 @@ constexpr int kWarpRows = kWarpTiles * kMmaRows;
 constexpr int kRows = kTileWarps * kWarpRows;
 
 template <int D> constexpr size_t kForwardBytes = sizeof(bf16) * (kRows + 2 * kKeys) * kStep<D>;
+static_assert(kForwardBytes<128> <= kSharedAnywhere);
 
 /* The running softmax of a lane's rows, two a tile: lane/4 and lane/4 + 8. */
 template <int D> struct Running {

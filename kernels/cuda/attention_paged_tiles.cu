@@ -186,12 +186,16 @@ int64_t block_workspace(int64_t tokens, int64_t width) {
 }
 
 void attention_paged_tiles(Context &ctx, const Paged &p, const PagedTensors &tensors) {
-  /* Four tiles of rows where a sequence has more than one fills; the numbers are the same. */
+  /* Four tiles of rows where a sequence has more than one fills (two on a card without shared memory for them); the
+   * numbers are the same. */
   const bool chunks = p.T * (p.N / p.K) > kMmaRows * tensors.S;
   with_head_size(tensors.D, [&](auto size) {
     constexpr int D = decltype(size)::value;
-    if (chunks) attend_tiles<D, 4>(ctx, p, tensors);
-    else attend_tiles<D, 1>(ctx, p, tensors);
+    if (!chunks) return attend_tiles<D, 1>(ctx, p, tensors);
+    constexpr size_t kBytes = sizeof(PagedMemory<D, 4>);
+    if constexpr (kBytes > kSharedAnywhere)
+      if (kBytes > static_cast<size_t>(ctx.shared_most)) return attend_tiles<D, 2>(ctx, p, tensors);
+    attend_tiles<D, 4>(ctx, p, tensors);
   });
 }
 

@@ -22,6 +22,7 @@ static int32_t choose_isa(Context &ctx, const char *isa) {
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
   snprintf(ctx.isa, sizeof ctx.isa, "sm_%d%d", major, minor);
+  cudaDeviceGetAttribute(&ctx.shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
   if (major < kLeastMajor)
     return sb_fail("sb_open: the device is %s; expected sm_80 (Ampere) or newer", ctx.isa);
   if (isa && strcmp(isa, ctx.isa) != 0) return sb_fail("sb_open: isa is \"%s\"; this device is %s", isa, ctx.isa);
@@ -33,7 +34,7 @@ static void isa_list(const Context &ctx, char *text, size_t capacity) { snprintf
 static constexpr char kBackend[] = "cuda-emulated";
 
 /* The order in which threads take turns stands in the place of the instruction set: results must not depend on it.
- * Deferred: nothing runs before it is waited for. */
+ * Deferred: nothing runs before it is waited for. Reversed is a card of little shared memory, too. */
 static int32_t choose_isa(Context &ctx, const char *isa) {
   const char *given = getenv("SBORA_CUDA_ORDER");
   if (!isa) isa = given && *given ? given : "forward";
@@ -41,7 +42,9 @@ static int32_t choose_isa(Context &ctx, const char *isa) {
   if (!reversed && !deferred && strcmp(isa, "forward") != 0)
     return sb_fail("sb_open: isa is \"%s\"; the emulation has \"forward\", \"reversed\", \"deferred\"", isa);
   snprintf(ctx.isa, sizeof ctx.isa, "%s", isa);
-  emulation::set_manner(ctx.stream, reversed ? emulation::Order::reversed : emulation::Order::forward, deferred);
+  ctx.shared_most = reversed ? emulation::kSharedLeast : emulation::kSharedMost;
+  const emulation::Order order = reversed ? emulation::Order::reversed : emulation::Order::forward;
+  emulation::set_manner(ctx.stream, {order, deferred, ctx.shared_most});
   return 0;
 }
 

@@ -40,6 +40,7 @@ struct Context : sb_context {
   cudaStream_t stream;
   char isa[16];
   bool blocking;
+  int shared_most; /* bytes of dynamic shared memory that a block may ask for */
   int64_t allocated; /* bytes alive: sb_alloc + weights + workspace */
   std::unordered_map<const void *, int64_t> blocks; /* of sb_alloc, and their bytes */
   unsigned char *workspace;
@@ -49,6 +50,8 @@ struct Context : sb_context {
   double *partial_sums; /* [kPartialSums], of the op that runs */
 };
 constexpr int kPartialSums = 256;
+/* What every card from sm_80 on has of it. */
+constexpr size_t kSharedAnywhere = 99 << 10;
 
 inline Context &context(sb_context *ctx) { return *static_cast<Context *>(ctx); }
 
@@ -89,11 +92,11 @@ inline unsigned blocks_for(int64_t n, int64_t each) { return static_cast<unsigne
 template <class... Parameters, class... Arguments>
 void launch(Context &ctx, dim3 grid, dim3 block, size_t shared, void (*kernel)(Parameters...), Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-#if defined(__CUDACC__)
   constexpr size_t kWithoutAsking = 48 << 10;
   const void *function = reinterpret_cast<const void *>(kernel);
   if (shared > kWithoutAsking)
     cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+#if defined(__CUDACC__)
   std::tuple<Parameters...> values(arguments...);
   std::apply(
       [&](Parameters &...value) {

@@ -8,6 +8,7 @@ namespace {
 using Large = TileShape<128, 128, 64, 64, 3, 2>;
 using LargeNf4 = TileShape<128, 128, 64, 32, 3, 1>; /* more threads: values are computed on the way */
 using Small = TileShape<64, 64, 32, 32, 4, 3>;
+static_assert(Large::kBytes <= kSharedAnywhere && LargeNf4::kBytes <= kSharedAnywhere);
 /* Fewer large tiles than this would leave most of a device without work. */
 constexpr int64_t kLargeTiles = 64;
 

@@ -8,17 +8,28 @@ import { gatherRows } from "./ops/rows.ts";
 import { createTensor, freeTensor, readF64, writeF32, writeI32 } from "./tensor.ts";
 
 const ORDERS = ["forward", "reversed"] as const;
-const RIGHT = ["shuffles", "barrier", "early exit", "tensor cores", "tensor cores, transposed"];
+const RIGHT = ["shuffles", "barrier", "early exit", "tensor cores", "tensor cores, transposed", "asked for"];
 const WRONG: Record<string, RegExp> = {
   "missing barrier": /^\[0\] is -?nan, expected 1/,
   deadlock:
     /^block \(0,0,0\), thread \(0,0,0\) waits for ever: of 48 threads 32 wait at __syncthreads and 16 in a warp/,
   disagreement: /different collectives/,
   "shuffle outside": /a shuffle reads a lane outside its mask/,
-  "unaligned matrix": /ldmatrix: a row that is not aligned/,
+  "unaligned matrix": /ldmatrix: an address that is no multiple of 16/,
+  "unaligned vector": /thread \(\d+,0,0\): a vector is read: an address that is no multiple of 16/,
+  "unaligned store": /a vector is written: an address that is no multiple of 8/,
+  "unaligned copy": /cp\.async: an address that is no multiple of 16/,
+  "much declared": /shared memory of more than 48 KiB is declared/,
+  "not asked for": /^65536 bytes of dynamic shared memory; expected at most 49152, as was asked for$/,
+  "more than there is": /^104448 bytes of dynamic shared memory; expected at most 101376, the device's most$/,
+  "tall grid": /^a grid of 65536 blocks in y or z; expected at most 65535$/,
+  "long grid": /^a grid of 2147483648 blocks in x/,
+  "large block": /^a block of 1056 threads; expected 1 to 1024$/,
   poison: /^NaN$/,
   "early copy": /^NaN$/,
   "early read": /^old value, then the changed source$/,
+  "early reuse": /^2$/,
+  "pageable upload": /^an invalid value$/,
 };
 
 // Not in a hook: those must be done in 5 seconds, and this compiles.

@@ -1,6 +1,7 @@
 #include "block.h"
 #include "fiber.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,8 @@ namespace {
 
 /* Room for the frames of a sanitized build; a page that is never touched costs nothing. */
 constexpr size_t kStackBytes = 128 << 10, kGuardBytes = 4096;
+constexpr size_t kDynamicAlignment = 16; /* as DYNAMIC_SHARED declares it */
+constexpr size_t kDeclaredMost = 48 << 10;
 
 enum class State { ready, at_barrier, in_warp, done };
 
@@ -45,9 +48,10 @@ struct Free {
 };
 
 struct SharedMemory {
-  const void *key;
+  const void *key; /* nullptr: dynamic */
   size_t bytes;
   std::unique_ptr<void, Free> memory;
+  unsigned char *begin; /* in memory */
 };
 
 struct Block {
@@ -152,7 +156,7 @@ std::string deadlock() {
 void run_block() {
   Block &b = *block;
   const int count = static_cast<int>(b.threads.size());
-  for (const SharedMemory &each : b.shared) memset(each.memory.get(), 0xff, each.bytes);
+  for (const SharedMemory &each : b.shared) memset(each.begin, 0xff, each.bytes);
   for (Warp &warp : b.warps) warp.arrived = 0;
   b.alive = count;
   b.at_barrier = 0;
@@ -180,11 +184,21 @@ void run_block() {
 
 } // namespace
 
+std::string check_shape(dim3 grid, dim3 block) {
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads < 1 || threads > 1024) return "a block of " + std::to_string(threads) + " threads; expected 1 to 1024";
+  if (block.z > 64) return "a block of " + std::to_string(block.z) + " threads in z; expected at most 64";
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1) return "a grid without blocks";
+  if (grid.x > INT32_MAX) return "a grid of " + std::to_string(grid.x) + " blocks in x; expected fewer than 2^31";
+  for (const unsigned blocks : {grid.y, grid.z})
+    if (blocks > 65535) return "a grid of " + std::to_string(blocks) + " blocks in y or z; expected at most 65535";
+  return "";
+}
+
 std::string run_grid(dim3 grid, dim3 size, size_t shared, Order order, const std::function<void()> &body) {
+  const std::string refused = check_shape(grid, size);
+  if (!refused.empty()) return refused;
   const int count = static_cast<int>(size.x * size.y * size.z);
-  if (count < 1 || count > 1024) return "a block of " + std::to_string(count) + " threads; expected 1 to 1024";
-  if (grid.y > 65535 || grid.z > 65535) return "a grid of more than 65535 blocks in y or z";
-  if (shared > 227 << 10) return std::to_string(shared) + " bytes of dynamic shared memory; expected at most 227 KiB";
   if (!make_fibers(count)) return "no memory for the stacks of a block";
 
   Block made{grid, size, {}, order, &body, {}, {}, 0, 0, {}, nullptr, {}, "", 0, 0};
@@ -199,7 +213,7 @@ std::string run_grid(dim3 grid, dim3 size, size_t shared, Order order, const std
   Block *const before = block;
   block = &made;
   fiber_adopt(made.scheduler);
-  if (shared > 0) shared_memory(nullptr, shared);
+  if (shared > 0) shared_memory(nullptr, shared, kDynamicAlignment);
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   for (uint64_t i = 0; i < blocks && made.error.empty(); i++) {
     const uint64_t at = order == Order::forward ? i : blocks - 1 - i;
@@ -264,19 +278,26 @@ void synchronize_warp(unsigned mask, WarpBody body, void *record) {
   happened_before(&warp);
 }
 
-void *shared_memory(const void *key, size_t bytes) {
-  for (const SharedMemory &each : block->shared)
-    if (each.key == key) return each.memory.get();
+void *shared_memory(const void *key, size_t bytes, size_t alignment) {
+  size_t declared = key ? bytes : 0;
+  for (const SharedMemory &each : block->shared) {
+    if (each.key == key) return each.begin;
+    declared += each.key ? each.bytes : 0;
+  }
+  if (declared > kDeclaredMost) fail("shared memory of more than 48 KiB is declared");
   void *memory = nullptr;
-  if (posix_memalign(&memory, 128, bytes)) fail("no memory for shared memory");
-  memset(memory, 0xff, bytes);
-  block->shared.push_back({key, bytes, std::unique_ptr<void, Free>(memory)});
-  return memory;
+  if (posix_memalign(&memory, std::max(2 * alignment, sizeof(void *)), bytes + alignment)) fail("no memory for shared memory");
+  unsigned char *const begin = static_cast<unsigned char *>(memory) + alignment;
+  memset(begin, 0xff, bytes);
+  block->shared.push_back({key, bytes, std::unique_ptr<void, Free>(memory), begin});
+  return begin;
 }
 
-void *dynamic_shared_memory() { return shared_memory(nullptr, 1); }
+void *dynamic_shared_memory() { return shared_memory(nullptr, 1, kDynamicAlignment); }
 
 void copy_later(void *to, const void *from, size_t bytes, size_t zeros) {
+  check_aligned(to, bytes + zeros, "cp.async");
+  check_aligned(from, bytes + zeros, "cp.async");
   Thread &mine = *block->running;
   mine.copies.push_back({to, from, bytes, zeros, mine.groups});
 }

@@ -26,7 +26,8 @@
 /* One object a block: its key is an object of the place where it is declared. */
 #define SHARED(type, name)                                                                                            \
   static const char name##_key = 0;                                                                                   \
-  auto &name = *static_cast<Shared<type> *>(emulation::shared_memory(&name##_key, sizeof(Shared<type>)))
+  auto &name = *static_cast<Shared<type> *>(                                                                          \
+      emulation::shared_memory(&name##_key, sizeof(Shared<type>), alignof(Shared<type>)))
 #define DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(emulation::dynamic_shared_memory())
 template <class T> using Shared = T;
 
@@ -34,22 +35,37 @@ inline void __syncthreads() { emulation::synchronize_block(); }
 
 /* ---- vectors ---------------------------------------------------------------------------------------------------- */
 
-struct alignas(8) float2 {
+namespace emulation {
+
+/* A GPU reads and writes a vector only where its size divides the address. */
+template <size_t bytes> struct Vector {
+  Vector() = default;
+  Vector(const Vector &from) { check_aligned(&from, bytes, "a vector is read"); }
+  Vector &operator=(const Vector &from) {
+    check_aligned(this, bytes, "a vector is written");
+    check_aligned(&from, bytes, "a vector is read");
+    return *this;
+  }
+};
+
+} // namespace emulation
+
+struct alignas(8) float2 : emulation::Vector<8> {
   float x, y;
 };
-struct alignas(16) float4 {
+struct alignas(16) float4 : emulation::Vector<16> {
   float x, y, z, w;
 };
-struct alignas(8) uint2 {
+struct alignas(8) uint2 : emulation::Vector<8> {
   unsigned x, y;
 };
-struct alignas(16) uint4 {
+struct alignas(16) uint4 : emulation::Vector<16> {
   unsigned x, y, z, w;
 };
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {{}, x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {{}, x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {{}, x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {{}, x, y, z, w}; }
 
 /* ---- bits and numbers ------------------------------------------------------------------------------------------- */
 

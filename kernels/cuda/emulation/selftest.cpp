@@ -78,6 +78,10 @@ Finding early_exit(Order order) {
   return error.empty() ? equal(values, [](int) { return 1.0f; }) : error;
 }
 
+struct alignas(16) Matrices {
+  uint16_t at[16 * 16];
+};
+
 /* d = a·b + 1 through ldmatrix and mma.sync, against loops. a[16,16], b[8,16] (k last) or, transposed, b[16,8]. */
 Finding tensor_cores(Order order, bool transposed) {
   const auto a = [](int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); };
@@ -85,19 +89,19 @@ Finding tensor_cores(Order order, bool transposed) {
   const auto bits = [](float value) { return __bfloat16_as_ushort(__float2bfloat16_rn(value)); };
   std::vector<float> values(16 * 8);
   const std::string error = run(order, 32, [&] {
-    SHARED(uint16_t[16 * 16], left);
-    SHARED(uint16_t[16 * 16], right); /* two b side by side: ldmatrix takes four matrices */
+    SHARED(Matrices, left);
+    SHARED(Matrices, right); /* two b side by side: ldmatrix takes four matrices */
     const int lane = static_cast<int>(threadIdx.x);
     for (int i = lane; i < 256; i += 32) {
       const int row = i / 16, column = i % 16;
-      left[i] = bits(a(row, column));
-      right[i] = bits(transposed ? b(row, column % 8) : b(column, row % 8));
+      left.at[i] = bits(a(row, column));
+      right.at[i] = bits(transposed ? b(row, column % 8) : b(column, row % 8));
     }
     __syncthreads();
     unsigned l[4], r[4];
-    load_matrices(l, left + (lane % 16) * 16 + lane / 16 * 8);
-    if (transposed) load_transposed(r, right + (lane % 16) * 16 + lane / 16 * 8);
-    else load_matrices(r, right + (lane % 8 + lane / 16 * 8) * 16 + lane / 8 % 2 * 8);
+    load_matrices(l, left.at + (lane % 16) * 16 + lane / 16 * 8);
+    if (transposed) load_transposed(r, right.at + (lane % 16) * 16 + lane / 16 * 8);
+    else load_matrices(r, right.at + (lane % 8 + lane / 16 * 8) * 16 + lane / 8 % 2 * 8);
     float d[4] = {1, 1, 1, 1};
     const unsigned first[2] = {r[0], r[1]};
     mma_bf16(d, l, first);
@@ -147,6 +151,48 @@ Finding unaligned_matrix(Order order) {
   });
 }
 
+/* Read as a vector where nothing says that 16 divides its address. */
+Finding unaligned_vector(Order order) {
+  return run(order, 32, [] {
+    SHARED(float[128], memory);
+    const float4 v = reinterpret_cast<const float4 *>(memory)[threadIdx.x];
+    memory[threadIdx.x] = v.x;
+  });
+}
+Finding unaligned_store(Order order) {
+  std::vector<float> memory(64);
+  return run(order, 1, [&] { reinterpret_cast<float2 *>(memory.data() + 1)[threadIdx.x] = make_float2(1, 2); });
+}
+Finding unaligned_copy(Order order) {
+  alignas(16) const float source[8] = {};
+  return run(order, 1, [&] {
+    SHARED(float4, memory);
+    copy_async(&memory, source + 1);
+  });
+}
+
+Finding much_declared(Order order) {
+  return run(order, 1, [] {
+    SHARED(float[8000], first);
+    SHARED(float[8000], second);
+    first[0] = second[0] = 1;
+  });
+}
+
+/* What a launch is refused with, on a stream whose blocks may ask for so much shared memory. */
+Finding launched(Order order, dim3 grid, dim3 block, size_t shared, int shared_most, bool ask) {
+  void (*const kernel)() = [] {};
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  emulation::set_manner(stream, {order, false, shared_most});
+  const int most = ask ? static_cast<int>(shared) : 48 << 10;
+  cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  emulation::launch(stream, grid, block, shared, kernel);
+  const cudaError_t error = cudaGetLastError();
+  cudaStreamDestroy(stream);
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+
 /* "NaN" when what nobody has written is NaN, in the second block of a grid too. */
 Finding poison(Order order) {
   bool all = true;
@@ -183,7 +229,7 @@ Finding early_copy(Order order) {
 Finding early_read() {
   cudaStream_t stream;
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-  emulation::set_manner(stream, Order::forward, true);
+  emulation::set_manner(stream, {Order::forward, true});
   int from = 1, to = 0;
   cudaMemcpyAsync(&to, &from, sizeof to, cudaMemcpyDefault, stream);
   from = 2;
@@ -192,6 +238,43 @@ Finding early_read() {
   const int late = to; /* of a source that was changed too early */
   cudaStreamDestroy(stream);
   return early == 0 && late == 2 ? "old value, then the changed source" : "";
+}
+
+/* Memory that a copy reads is used again once `event` has passed: the right one stands behind the copy. Returns what
+ * the copy has brought of 1, changed to 2. */
+int reused(bool behind) {
+  cudaStream_t stream;
+  cudaEvent_t before, after;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  emulation::set_manner(stream, {Order::forward, true});
+  for (cudaEvent_t *event : {&before, &after}) cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+  int from = 1, to = 0;
+  cudaEventRecord(before, stream);
+  cudaMemcpyAsync(&to, &from, sizeof to, cudaMemcpyDefault, stream);
+  cudaEventRecord(after, stream);
+  cudaEventSynchronize(behind ? after : before);
+  from = 2;
+  cudaStreamSynchronize(stream);
+  for (const cudaEvent_t event : {before, after}) cudaEventDestroy(event);
+  cudaStreamDestroy(stream);
+  return to;
+}
+Finding early_reuse() { return reused(true) == 1 && reused(false) == 2 ? "2" : ""; }
+
+Finding pageable_upload() {
+  cudaStream_t stream;
+  void *pinned, *device;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cudaHostAlloc(&pinned, 16, 0);
+  cudaMalloc(&device, 16);
+  const int pageable[4] = {};
+  const cudaError_t right = cudaMemcpyAsync(device, pinned, 16, cudaMemcpyHostToDevice, stream);
+  const cudaError_t wrong = cudaMemcpyAsync(device, pageable, 16, cudaMemcpyHostToDevice, stream);
+  cudaGetLastError();
+  cudaStreamDestroy(stream);
+  cudaFree(device);
+  cudaFreeHost(pinned);
+  return right == cudaSuccess ? cudaGetErrorString(wrong) : "";
 }
 
 /* For AddressSanitizer and ThreadSanitizer, which end or report it themselves. */
@@ -206,6 +289,8 @@ Finding race() {
   neighbours(Order::forward, false);
   return "";
 }
+
+constexpr int kLeast = emulation::kSharedLeast, kMost = emulation::kSharedMost;
 
 struct Test {
   const char *name;
@@ -225,6 +310,18 @@ constexpr Test kTests[] = {
     {"poison", poison},
     {"early copy", early_copy},
     {"early read", [](Order) { return early_read(); }},
+    {"early reuse", [](Order) { return early_reuse(); }},
+    {"pageable upload", [](Order) { return pageable_upload(); }},
+    {"unaligned vector", unaligned_vector},
+    {"unaligned store", unaligned_store},
+    {"unaligned copy", unaligned_copy},
+    {"much declared", much_declared},
+    {"asked for", [](Order order) { return launched(order, 1, 32, 64 << 10, kLeast, true); }},
+    {"not asked for", [](Order order) { return launched(order, 1, 32, 64 << 10, kMost, false); }},
+    {"more than there is", [](Order order) { return launched(order, 1, 32, 104448, kLeast, true); }},
+    {"tall grid", [](Order order) { return launched(order, dim3(1, 65536), 32, 0, kMost, false); }},
+    {"long grid", [](Order order) { return launched(order, dim3(1u << 31), 32, 0, kMost, false); }},
+    {"large block", [](Order order) { return launched(order, 1, dim3(32, 33), 0, kMost, false); }},
     {"overrun", [](Order) { return overrun(); }},
     {"race", [](Order) { return race(); }},
 };

@@ -124,7 +124,7 @@ template <int count, bool transposed> void load_matrices(unsigned (&registers)[c
       uint16_t values[8][8];
       for (int i = 0; i < 8; i++) {
         const void *from = all[matrix * 8 + i]->row;
-        if (reinterpret_cast<uintptr_t>(from) % 16 != 0) fail("ldmatrix: a row that is not aligned to 16 bytes");
+        check_aligned(from, 16, "ldmatrix");
         memcpy(values[i], from, sizeof values[i]);
       }
       for (int lane = 0; lane < kWarp; lane++) {
