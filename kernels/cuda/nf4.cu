@@ -29,7 +29,7 @@ template <class T>
 __global__ void nf4_quantize_kernel(const T *data, int64_t n, int64_t first, uint8_t *codes, float *absmax,
                                     unsigned long long *broken) {
   const int64_t block = row_of_warp(), i = block * kNf4Block + threadIdx.x * 2;
-  if (block >= nf4_blocks(n)) return;
+  if (block * kNf4Block >= n) return;
   float values[2];
 #pragma unroll
   for (int j = 0; j < 2; j++) {

@@ -21,6 +21,8 @@ template <int kRows_, int kColumns_, int kWarpRows_, int kWarpColumns_, int kSta
   static constexpr int kThreads = kWarpsDown * kWarpsAcross * kWarpLanes;
   static constexpr int kLeft = kRows * kTileDepth, kStage = kLeft + kColumns * kTileDepth; /* elements */
   static constexpr int kBytes = kStages * kStage * 2;
+  static constexpr int kSumStride = kColumns + 8; /* floats from row to row of the sums: no bank is met twice */
+  static_assert(kRows * kSumStride * 4 <= kBytes);
 };
 
 /* [lines,depth], or, where the kernel says so, stored as [depth,lines]; rows begin at multiples of 16 bytes. */
@@ -104,19 +106,30 @@ template <int kLines, bool kAcross, int kThreads> struct Nf4Tile {
       scales[e] = inside(from, e) ? from.scale_of(at, column) : 0.0f;
     }
   }
-  __device__ __forceinline__ void put(const Nf4View &from, const float *book, bf16 *to) const {
+  __device__ __forceinline__ void put_one(int e, const float (&values)[kChunk], bf16 *to) const {
+    unsigned words[kChunk / 2];
 #pragma unroll
+    for (int j = 0; j < kChunk / 2; j++)
+      words[j] = to_element<bf16>(values[2 * j]).bits | static_cast<unsigned>(to_element<bf16>(values[2 * j + 1]).bits) << 16;
+    const int at = static_cast<int>(threadIdx.x) / Layout::kRowChunks + e * kRowStep;
+    *reinterpret_cast<uint4 *>(to + Layout::chunk_at(at, static_cast<int>(threadIdx.x) % Layout::kRowChunks)) =
+        make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  __device__ __forceinline__ void put(const Nf4View &from, const float *book, bf16 *to) const {
+    if (from.simple) {
+#pragma unroll
+      for (int e = 0; e < kEach; e++) {
+        float values[kChunk];
+        from.values_of(codes[e], scales[e], book, values);
+        put_one(e, values, to);
+      }
+      return;
+    }
+#pragma unroll 1
     for (int e = 0; e < kEach; e++) {
       float values[kChunk] = {};
-      if (from.simple) from.values_of(codes[e], scales[e], book, values);
-      else if (inside(from, e)) from.read(row + e * kRowStep, column, book, values);
-      unsigned words[kChunk / 2];
-#pragma unroll
-      for (int j = 0; j < kChunk / 2; j++)
-        words[j] = to_element<bf16>(values[2 * j]).bits | static_cast<unsigned>(to_element<bf16>(values[2 * j + 1]).bits) << 16;
-      const int at = static_cast<int>(threadIdx.x) / Layout::kRowChunks + e * kRowStep;
-      *reinterpret_cast<uint4 *>(to + Layout::chunk_at(at, static_cast<int>(threadIdx.x) % Layout::kRowChunks)) =
-          make_uint4(words[0], words[1], words[2], words[3]);
+      if (inside(from, e)) from.read(row + e * kRowStep, column, book, values);
+      put_one(e, values, to);
     }
   }
 };
@@ -155,8 +168,8 @@ template <class Shape> struct TileSums {
 #pragma unroll
         for (int e = 0; e < 4; e++) at[i][j][e] *= factor;
   }
-  /* store(row, column, of two neighbours) of every pair. */
-  template <class Store> __device__ __forceinline__ void each_pair(int64_t row, int64_t column, const Store &store) const {
+  /* To shared memory, rows of `stride` elements: the warp's first sum goes to [row,column]. */
+  __device__ __forceinline__ void put(float *to, int stride, int row, int column) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
 #pragma unroll
     for (int i = 0; i < kDown; i++)
@@ -164,7 +177,8 @@ template <class Shape> struct TileSums {
       for (int half = 0; half < 2; half++)
 #pragma unroll
         for (int j = 0; j < kAcross; j++)
-          store(row + i * 16 + half * 8 + lane / 4, column + j * 8 + lane % 4 * 2, at[i][j][half * 2], at[i][j][half * 2 + 1]);
+          *reinterpret_cast<float2 *>(to + (row + i * 16 + half * 8 + lane / 4) * stride + column + j * 8 + lane % 4 * 2) =
+              make_float2(at[i][j][half * 2], at[i][j][half * 2 + 1]);
   }
 };
 
@@ -241,16 +255,29 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     if (used) sums.template add<kLeftAcross, kRightAcross>(stage_of(step), warp_row, warp_column);
     settle(step + kStages - 1);
   }
-  if (!used) return;
 
+  /* Through shared memory, so that a warp writes whole lines, and by one loop: what a result may ask for (types, beta, gain)
+   * compiled once and not for every sum a thread holds takes half of the compiler's time. */
+  wait_copies<0>();
+  __syncthreads();
+  auto *tile = reinterpret_cast<float *>(stages);
+  if (used) sums.put(tile, Shape::kSumStride, warp_row, warp_column);
+  __syncthreads();
   const DeviceResults &results = beside ? p.beside_results : p.results;
-  sums.each_pair(row + warp_row, column + warp_column, [&](int64_t r, int64_t c, float first, float second) {
-    if (r >= p.m) return;
-    if (!partial) return results.store_pair(r, c, n, first, second);
+  constexpr int kPairs = Shape::kColumns / 2;
+  const int rows = p.m - row < Shape::kRows ? static_cast<int>(p.m - row) : Shape::kRows;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < rows * kPairs; i += kThreads) {
+    const int64_t r = row + i / kPairs, c = column + i % kPairs * 2;
+    const float2 sum = *reinterpret_cast<const float2 *>(tile + i / kPairs * Shape::kSumStride + i % kPairs * 2);
+    if (!partial) {
+      results.store_pair(r, c, n, sum.x, sum.y);
+      continue;
+    }
     float *at = partial + (blockIdx.y * p.m + r) * p.n;
-    if (c < p.n) at[c] = first;
-    if (c + 1 < p.n) at[c + 1] = second;
-  });
+    if (c < p.n) at[c] = sum.x;
+    if (c + 1 < p.n) at[c + 1] = sum.y;
+  }
 }
 
 } // namespace gpu
