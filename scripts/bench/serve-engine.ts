@@ -6,7 +6,6 @@ import { saveAdapter } from "../../src/adapters/storage.ts";
 import { InputError } from "../../src/errors.ts";
 import { greedy } from "../../src/generation/sampling.ts";
 import type { Llama } from "../../src/model/model.ts";
-import { linearNames } from "../../src/model/shapes.ts";
 import { attachTrainables, freeTrainables } from "../../src/model/trainables.ts";
 import { createArena, freeArena } from "../../src/native/arena.ts";
 import { readF32, sizeOf, writeF32 } from "../../src/native/tensor.ts";
@@ -99,7 +98,6 @@ export function loadRandomAdapter(
   saveAdapter(dir, device, trained.adapters, {
     layout: "native",
     baseModel: "bench",
-    targets: linearNames,
     alpha: options.alpha,
     dropout: 0,
     metadata: { method: name, seed: 1, base: FINGERPRINT, recipe: null, templateHash: null },

@@ -89,7 +89,6 @@ function addAdapter(sets: WeightSets, root: string, method: SwapMethod, rank: nu
   saveAdapter(join(root, key), device, trained.adapters, {
     layout: "native",
     baseModel: "bench",
-    targets: linearNames,
     alpha: options.alpha,
     dropout: 0,
     metadata: { method, seed, base: FINGERPRINT, recipe: null, templateHash: null },

@@ -86,7 +86,6 @@ function optionsFor(method: MethodName, layout: "native" | "peft"): SaveOptions 
   return {
     layout,
     baseModel: "some/base",
-    targets: ["q_proj", "down_proj"],
     alpha: 6,
     dropout: 0.05,
     metadata,

@@ -35,7 +35,6 @@ export {
 export interface SaveOptions {
   readonly layout: "native" | "peft";
   readonly baseModel: string;
-  readonly targets: readonly string[];
   readonly alpha: number;
   readonly dropout: number;
   readonly metadata: AdapterMetadata;
@@ -71,7 +70,7 @@ export function saveAdapter(
     rank: first.site.rank,
     alpha: options.alpha,
     dropout: options.dropout,
-    targetModules: [...options.targets],
+    targetModules: targetsOf(adapters),
     useDora: first.method.name === "dora",
     useRslora: false,
     rankPattern: {},
@@ -81,6 +80,11 @@ export function saveAdapter(
   });
   const text = `${JSON.stringify({ schemaVersion: SCHEMA_VERSION, ...options.metadata, norm }, null, 2)}\n`;
   writeTextFile(join(dir, METADATA_FILE), text);
+}
+
+/** Names of the adapted linears: a list that holds "all-linear" names no module to PEFT. */
+function targetsOf(adapters: readonly Adapter[]): string[] {
+  return [...new Set(adapters.map(({ site }) => site.name.split(".").at(-1)!))];
 }
 
 function makeFolder(dir: string): void {

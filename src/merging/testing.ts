@@ -63,11 +63,10 @@ export function saveTrained(
   base: string,
   layout: "native" | "peft" = "native",
 ): string {
-  const { method, alpha, targets } = trained.options;
+  const { method, alpha } = trained.options;
   saveAdapter(dir, rig.device, trained.adapters, {
     layout,
     baseModel: "golden/gqa",
-    targets,
     alpha,
     dropout: 0,
     metadata: {

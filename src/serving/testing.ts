@@ -135,7 +135,6 @@ export async function writeTinyAdapters(
     saveAdapter(dir, device, trained.adapters, {
       layout: "native",
       baseModel: "tiny",
-      targets: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
       alpha: 8,
       dropout: 0,
       metadata: { method: methodName, seed, base, recipe: null, templateHash: null },

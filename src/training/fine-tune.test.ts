@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { methodNames } from "../adapters/adapter.ts";
 import { readAdapter } from "../adapters/storage.ts";
 import { InputError } from "../errors.ts";
+import { readPeftConfig } from "../formats/peft.ts";
 import { openModelTensors, readTensorAsF32 } from "../formats/safetensors.ts";
 import { mergeFolder } from "../model/load-adapter.ts";
 import { freeLlama, loadLlama } from "../model/model.ts";
+import { linearNames } from "../model/shapes.ts";
 import { allocatedBytes, closeDevice, type Device, openDevice } from "../native/device.ts";
 import { fileHash } from "../reporting/manifest.ts";
 import { type FineTuneOptions, fineTune, mergedForEvaluation, validationLoss } from "./fine-tune.ts";
@@ -118,6 +120,12 @@ describe("fineTune", () => {
       expect(fileIn(own.out, files[0]!).equals(fileIn(join(own.out, "last"), files[0]!))).toBe(false);
     },
   );
+
+  test("all-linear is saved as the linears' names: in a list PEFT takes it for a module of that name", async () => {
+    const own = options({ recipe: { ...recipe, method: "lora", targets: ["all-linear"] }, saveAs: "peft" });
+    (await fineTune(own)).close();
+    expect(readPeftConfig(own.out).targetModules).toEqual(linearNames);
+  });
 
   test("stopped and resumed gives the bytes of an uninterrupted run", async () => {
     const whole = options();

@@ -225,7 +225,6 @@ function save(
   saveAdapter(dir, model.device, trained.adapters, {
     layout: options.saveAs,
     baseModel: config.nameOrPath,
-    targets: recipe.targets,
     alpha: recipe.alpha,
     dropout: recipe.dropout,
     metadata,
