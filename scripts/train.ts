@@ -172,7 +172,7 @@ function describeRun(run: PreparedRun, recipe: TrainRecipe, memory: MemoryForeca
   } = recipe;
   say(
     "model",
-    `${config.nameOrPath}, ${config.layers} layers${run.load.quantize ? " in 4 bits" : ""}, ${formatSize(plan.parameters)} parameters trained`,
+    `${config.nameOrPath}, ${config.layers} layers${run.fourBit ? " in 4 bits" : ""}, ${formatSize(plan.parameters)} parameters trained`,
   );
   say(
     "method",

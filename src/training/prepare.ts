@@ -44,6 +44,8 @@ export interface PreparedRun {
   readonly prompt: PromptFormat;
   readonly adapter: AdapterOptions;
   readonly load: LoadOptions;
+  /** The base's linears are 4-bit, in its folder or by the recipe. */
+  readonly fourBit: boolean;
   readonly train: readonly TrainingExample[];
   readonly validation: readonly TrainingExample[];
   /** Optimizer steps. */
@@ -79,7 +81,7 @@ export function prepareRun(input: RunInput): PreparedRun {
     throw new Error("the indices to avoid are not those that the recipe names");
   const method = methodInNorm(recipe.method, recipe.doraNorm);
   const adapter: AdapterOptions = { method, rank, alpha, targets, seed, ...(avoid ? { avoid } : {}) };
-  const quantize = recipe.quantize ?? (stored4bit ? "nf4" : undefined);
+  const { quantize } = recipe;
   const load: LoadOptions = {
     ...{ compute, positions: positionsFor(config, cutoff) },
     ...(quantize ? { quantize } : {}),
@@ -87,7 +89,8 @@ export function prepareRun(input: RunInput): PreparedRun {
   const maxTokens = Math.max(cutoff, input.maxTokens ?? Math.min(PASS_TOKENS, recipe.batch * cutoff));
   const plan = planTraining(
     config,
-    load,
+    // Only planned so: the folder may have left linears in 16 bits (llm_int8_skip_modules), and they stay so.
+    stored4bit && !quantize ? { ...load, quantize: "nf4" } : load,
     adapter,
     recipe.dropout,
     maxTokens,
@@ -112,6 +115,7 @@ export function prepareRun(input: RunInput): PreparedRun {
     prompt,
     adapter,
     load,
+    fourBit: stored4bit || quantize !== undefined,
     train,
     validation,
     steps,

@@ -5,9 +5,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { methodNames } from "../adapters/adapter.ts";
 import { readAdapter } from "../adapters/storage.ts";
+import { nf4Tensors } from "../formats/nf4-write.ts";
+import {
+  readSafetensorsHeader,
+  readTensorBytes,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../formats/safetensors.ts";
 import { quantizationMismatch } from "../model/load-adapter.ts";
+import { freeLlama, loadLlama } from "../model/model.ts";
+import { isQuantized } from "../model/nf4.ts";
 import { linearNames } from "../model/shapes.ts";
 import { closeDevice, type Device, openDevice } from "../native/device.ts";
+import { quantizeNf4 } from "../native/nf4.ts";
 import { type FineTuneOptions, fineTune } from "./fine-tune.ts";
 import { prepareRun } from "./prepare.ts";
 import { checkRecipe, paperRecipe, recipeHash, type TrainRecipe } from "./recipe.ts";
@@ -70,6 +80,29 @@ test("the adapter says what it was trained on", async () => {
     /was trained on the base as it is, which is now quantized to nf4/,
   );
   expect(quantizationMismatch(quantized, undefined)).toMatch(/give --quantize nf4 --double-quant/);
+});
+
+test("linears that a 4-bit folder left in 16 or 32 bits are trained on as they are", async () => {
+  const folder = join(root, "skipped");
+  writeTinyModel(folder);
+  const file = join(folder, "model.safetensors");
+  const stored = [...readSafetensorsHeader(file).tensors.values()].flatMap((entry): TensorToWrite[] => {
+    const { name, dtype, shape } = entry;
+    const bytes = readTensorBytes(entry);
+    if (!isQuantized(name) || name.includes("down_proj")) return [{ name, dtype, shape, bytes }];
+    const [out, width] = shape as [number, number];
+    const data = new Float32Array(bytes.buffer);
+    const { codes, absmax } = quantizeNf4(device, { name, data, dtype: "f32", out, in: width });
+    return nf4Tensors({ name, out, in: width, dtype: "F32", codes, scales: absmax });
+  });
+  writeSafetensors(file, stored);
+  const { quantize: _, ...plain } = recipe;
+  const run = prepareRun({ modelDir: folder, dataFile, records, recipe: plain });
+  expect(run.fourBit).toBe(true);
+  const model = loadLlama(device, folder, run.load);
+  const { q_proj, down_proj } = model.layers[0]!.linears;
+  expect([q_proj.weight.dtype, down_proj.weight.dtype]).toEqual(["nf4", "f32"]);
+  freeLlama(model);
 });
 
 test("the plan counts 4.5 bits a weight; the recipe's hash tells the runs apart, and is old where nothing is quantized", () => {
