@@ -129,8 +129,11 @@ function tokenizerJson(
       }
       return { ...common, ...byteLevelParts(vocabulary, read.texts("tokenizer.ggml.merges"), kind) };
     }
-    case "llama":
-      return { ...common, ...sentencePieceParts(vocabulary, read.numbers("tokenizer.ggml.scores")) };
+    case "llama": {
+      const scores = read.numbers("tokenizer.ggml.scores");
+      const prefix = read.boolean("tokenizer.ggml.add_space_prefix", true);
+      return { ...common, ...sentencePieceParts(vocabulary, scores, prefix) };
+    }
     default:
       throw new InputError(
         `${path}: tokenizer.ggml.model is "${model}", expected "gpt2" (byte-level BPE) or "llama" (SentencePiece).`,
@@ -186,15 +189,15 @@ function byteLevelParts(vocabulary: Vocabulary, merges: readonly string[], kind:
   };
 }
 
-/** LLaMA-1 and 2: spaces are ▁, one is put in front, unknown characters fall back to bytes. */
-function sentencePieceParts(vocabulary: Vocabulary, scores: readonly number[]): JsonObject {
+/** LLaMA-1 and 2: spaces are ▁, one is put in front (`prefix`), unknown characters fall back to bytes. */
+function sentencePieceParts(vocabulary: Vocabulary, scores: readonly number[], prefix: boolean): JsonObject {
   const space = { String: " " };
   const mark = { String: "▁" };
   return {
     normalizer: {
       type: "Sequence",
       normalizers: [
-        { type: "Prepend", prepend: "▁" },
+        ...(prefix ? [{ type: "Prepend", prepend: "▁" }] : []),
         { type: "Replace", pattern: space, content: "▁" },
       ],
     },
@@ -205,7 +208,7 @@ function sentencePieceParts(vocabulary: Vocabulary, scores: readonly number[]): 
         { type: "Replace", pattern: mark, content: " " },
         { type: "ByteFallback" },
         { type: "Fuse" },
-        { type: "Strip", content: " ", start: 1, stop: 0 },
+        ...(prefix ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : []),
       ],
     },
     model: bpe(vocabulary, mergesByScore(vocabulary.tokens, scores), {

@@ -207,13 +207,14 @@ function idsOf(
   );
 }
 
-/** Whether encoding puts BOS in front: the post-processor's template says so, else the settings. */
+/** Whether encoding puts BOS in front: an explicit setting decides (as in tokenizer.ts), else the post-processor's template. */
 function putsBos(json: JsonObject, settings: JsonObject): boolean {
+  const flag = property(settings, "add_bos_token");
+  if (typeof flag === "boolean") return flag;
   const processor = objectAt(json, "post_processor");
   const all = [processor, ...listAt(processor, "processors").filter(isObject)];
   const template = all.find((part) => property(part, "type") === "TemplateProcessing");
-  if (!template) return property(settings, "add_bos_token") === true;
-  const [first] = listAt(template, "single");
+  const [first] = template ? listAt(template, "single") : [];
   return isObject(first) && property(first, "SpecialToken") !== undefined;
 }
 

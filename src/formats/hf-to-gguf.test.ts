@@ -115,6 +115,55 @@ describe("models", () => {
     });
   });
 
+  test("SentencePiece with or without a space in front comes back as it was", () => {
+    const sentencePiece = {
+      "tokenizer.ggml.model": { text: "llama" },
+      "tokenizer.ggml.pre": { text: "default" },
+      "tokenizer.ggml.tokens": { texts: ["<unk>", "<s>", "a", "ab", "b", "▁"] },
+      "tokenizer.ggml.token_type": { i32s: [2, 3, 1, 1, 1, 1] },
+      "tokenizer.ggml.scores": { f32s: [0, 0, -3, -1, -2, -4] },
+      "tokenizer.ggml.unknown_token_id": { u32: 0 },
+    } as const;
+    for (const prefix of [true, false]) {
+      const metadata = tinyMetadata({
+        ...sentencePiece,
+        "tokenizer.ggml.add_space_prefix": { bool: prefix },
+      });
+      withFiles({ "sp.gguf": ggufBytes({ metadata, tensors: tinyTensors() }) }, (dir) => {
+        convertGguf(join(dir, "sp.gguf"), join(dir, "model"));
+        const tokenizer = readFileSync(join(dir, "model", "tokenizer.json"), "utf8");
+        expect(tokenizer.includes('"type":"Prepend"')).toBe(prefix);
+        expect(tokenizer.includes('"type":"Strip"')).toBe(prefix);
+        exportGguf(join(dir, "model"), join(dir, "again.gguf"), { type: "BF16" });
+        expect(readGguf(join(dir, "again.gguf")).metadata.get("tokenizer.ggml.add_space_prefix")).toBe(
+          prefix,
+        );
+      });
+    }
+  });
+
+  test("BOS in front: tokenizer_config.json's add_bos_token goes first, then the post-processor", () => {
+    withModel((dir, model) => {
+      const change = (name: string, over: object): void => {
+        const path = join(model, name);
+        writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), ...over }));
+      };
+      const bos = "<|start|>";
+      const single = [{ SpecialToken: { id: bos, type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }];
+      const special_tokens = { [bos]: { id: bos, ids: [1], tokens: [bos] } };
+      const template = { type: "TemplateProcessing", single, pair: single, special_tokens };
+      for (const post_processor of [template, null]) {
+        change("tokenizer.json", { post_processor });
+        for (const add_bos_token of [true, false, null]) {
+          change("tokenizer_config.json", { add_bos_token });
+          exportGguf(model, join(dir, "bos.gguf"), { type: "BF16" });
+          const exported = readGguf(join(dir, "bos.gguf")).metadata.get("tokenizer.ggml.add_bos_token");
+          expect(exported).toBe(add_bos_token ?? post_processor !== null);
+        }
+      }
+    });
+  });
+
   test("refused: a tokenizer that llama.cpp does not know, ids beyond the vocabulary, a missing tensor", () => {
     withModel((dir, model) => {
       const path = join(model, "tokenizer.json");
