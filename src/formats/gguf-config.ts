@@ -2,7 +2,7 @@
 import { InputError, Problems } from "../errors.ts";
 import { type GgufFile, type GgufTensor, type GgufValue, readGgufTensor } from "./gguf.ts";
 import { dequantize } from "./gguf-quants.ts";
-import type { LlamaConfig, RopeScalingConfig } from "./hf-config.ts";
+import { checkLlamaConfig, type LlamaConfig, type RopeScalingConfig } from "./hf-config.ts";
 import { ROPE_FACTORS, scalingOfFactors } from "./llama3-rope.ts";
 
 const MAX_VALUE = 2 ** 31;
@@ -119,7 +119,10 @@ export function llamaConfigOf(file: GgufFile): LlamaConfig {
   };
   const ropeScaling = ropeScalingOf(file, read, config, problems);
   problems.throwIfAny(file.path, "Only plain LLaMA models are supported.");
-  return { ...config, ropeScaling };
+  const whole = { ...config, ropeScaling };
+  checkLlamaConfig(whole, problems);
+  problems.throwIfAny(`${file.path}, as config.json`, "Only plain LLaMA models are supported.");
+  return whole;
 }
 
 /** End of text, and end of turn where the file names one. */

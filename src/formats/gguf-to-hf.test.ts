@@ -203,7 +203,7 @@ describe("configuration", () => {
     [
       "a BOS beyond the vocabulary",
       { "tokenizer.ggml.bos_token_id": { u32: 6 } },
-      /bos_token_id is 6, expected an id below 6/,
+      /bos_token_id is 6, expected ids below vocab_size 6/,
     ],
     [
       "types that are too few",
@@ -221,8 +221,35 @@ describe("configuration", () => {
       /tokenizer\.ggml\.model is "t5", expected "gpt2"/,
     ],
     ["no merges", { "tokenizer.ggml.merges": undefined }, /tokenizer\.ggml\.merges is missing/],
+    [
+      "more layers than any model has",
+      { "llama.block_count": { u32: 2 ** 28 } },
+      /as config\.json: num_hidden_layers is 268435456, expected an integer from 1 to 4096/,
+    ],
+    [
+      "an end of text beyond the vocabulary",
+      { "tokenizer.ggml.eot_token_id": { u32: 77 } },
+      /eos_token_id is \[0,77\], expected ids below vocab_size 6/,
+    ],
+    [
+      "more tokens than the embedding has rows",
+      {
+        "tokenizer.ggml.tokens": { texts: [..."abcdefg"] },
+        "tokenizer.ggml.token_type": { i32s: Array(7).fill(1) },
+      },
+      /tokenizer\.ggml\.tokens has 7 entries, expected at most the embedding's 6/,
+    ],
   ])("refuses %s", (_, over, expected) => {
     expect(refused(over)).toMatch(expected);
+  });
+
+  test("refuses heads that no LLaMA has, before tensors of their sizes are asked for", () => {
+    const odd = { "llama.attention.key_length": { u32: 3 }, "llama.rope.dimension_count": { u32: 3 } };
+    expect(refused(odd)).toMatch(/head_dim is 3, expected an even number/);
+    const heads = { "llama.attention.head_count": { u32: 3 }, "llama.attention.head_count_kv": { u32: 2 } };
+    expect(refused({ ...heads, "llama.rope.dimension_count": { u32: 2 } })).toMatch(
+      /num_key_value_heads is 2, expected a divisor of num_attention_heads 3/,
+    );
   });
 
   test("linear RoPE scaling and a second end of text", () => {

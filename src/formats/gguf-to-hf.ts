@@ -24,7 +24,7 @@ export interface ConvertOptions {
 export function convertGguf(path: string, dir: string, options: ConvertOptions = {}): LlamaConfig {
   const file = readGguf(path);
   const config = llamaConfigOf(file);
-  const { tokenizer, config: tokenizerConfig } = hfTokenizerOf(file, config.maxPositions);
+  const { tokenizer, config: tokenizerConfig } = hfTokenizerOf(file, config);
   const tensors = bf16TensorsOf(file, config);
   try {
     mkdirSync(dir, { recursive: true });

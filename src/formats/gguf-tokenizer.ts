@@ -2,6 +2,7 @@
 import { InputError, Problems } from "../errors.ts";
 import type { GgufFile } from "./gguf.ts";
 import { type MetadataReader, metadataReader } from "./gguf-config.ts";
+import type { LlamaConfig } from "./hf-config.ts";
 import type { Json, JsonObject } from "./json.ts";
 
 export interface HfTokenizerFiles {
@@ -57,7 +58,10 @@ function byteLevel(regex: boolean): JsonObject {
 }
 
 /** @throws InputError naming every metadata key that is missing, wrong or of a kind we do not know */
-export function hfTokenizerOf(file: GgufFile, maxPositions: number): HfTokenizerFiles {
+export function hfTokenizerOf(
+  file: GgufFile,
+  { vocabSize, maxPositions }: Pick<LlamaConfig, "vocabSize" | "maxPositions">,
+): HfTokenizerFiles {
   const problems = new Problems();
   const read = metadataReader(file, problems);
   const model = read.text("tokenizer.ggml.model");
@@ -66,6 +70,10 @@ export function hfTokenizerOf(file: GgufFile, maxPositions: number): HfTokenizer
   if (types.length !== tokens.length)
     problems.add(
       `tokenizer.ggml.token_type has ${types.length} entries, expected one for each of ${tokens.length} tokens`,
+    );
+  if (tokens.length > vocabSize)
+    problems.add(
+      `tokenizer.ggml.tokens has ${tokens.length} entries, expected at most the embedding's ${vocabSize}`,
     );
   const special = specialTokens(read, tokens, problems);
   const kind = BYTE_LEVEL.get(read.text("tokenizer.ggml.pre") || "gpt-2");

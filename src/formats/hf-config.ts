@@ -64,6 +64,11 @@ export function readLlamaConfig(dir: string): LlamaConfig {
   return { ...config, eosTokenIds };
 }
 
+/** Holds a configuration from elsewhere against the rules of config.json; problems name that file's fields. */
+export function checkLlamaConfig(config: LlamaConfig, problems: Problems): void {
+  parseLlamaConfig(fieldReader(toHfConfig(config), problems), config.nameOrPath);
+}
+
 function parseLlamaConfig(fields: FieldReader, dir: string): LlamaConfig {
   refuseOtherModels(fields);
   const hiddenSize = fields.integer("hidden_size", { min: 1, max: MAX_WIDTH });
