@@ -1,8 +1,8 @@
 /** Adapter folders behind a model's linears: to start training from one, to run it live, or to merge it. */
 import { methodInNorm } from "../adapters/registry.ts";
-import { type AdapterFolder, loadAdapterValues } from "../adapters/storage.ts";
+import { type AdapterFolder, loadAdapterValues, type StoredFactors } from "../adapters/storage.ts";
 import { Problems } from "../errors.ts";
-import { peftRank, peftScaling } from "../formats/peft.ts";
+import { PEFT_CONFIG_FILE, peftRank, peftScaling } from "../formats/peft.ts";
 import { createArena, freeArena } from "../native/arena.ts";
 import type { Llama } from "./model.ts";
 import type { Quantization } from "./nf4.ts";
@@ -30,7 +30,13 @@ export function adapterOptionsOf(folder: AdapterFolder): AdapterOptions {
       problems.add(`${target} is adapted, expected names out of ${linearNames.join(", ")}`);
     }
   }
-  problems.throwIfAny(`${folder.dir}`, "Adapters like this cannot be used here.");
+  for (const [module, { rank }] of sites) {
+    // Memory is asked for by the config, and a few kilobytes of tensors can stand beside any number.
+    const stored = rankOf(folder.modules.get(module)!);
+    if (stored !== rank)
+      problems.add(`${module} has tensors of rank ${stored ?? "none"}, but ${PEFT_CONFIG_FILE} says ${rank}`);
+  }
+  problems.throwIfAny(folder.dir, "Adapters like this cannot be used here.");
   const all = [...sites.values()];
   const largest = all.reduce((a, b) => (b.rank > a.rank ? b : a));
   const same = all.every(({ rank, scaling }) => rank === largest.rank && scaling === largest.scaling);
@@ -43,6 +49,11 @@ export function adapterOptionsOf(folder: AdapterFolder): AdapterOptions {
     // our own adapters stand in every layer: a module that is missing there must be noticed
     ...(same && folder.metadata ? {} : { sites }),
   };
+}
+
+/** Of the tensors: A [r,in], B [out,r] or indices [r]. */
+function rankOf({ index, A, B }: StoredFactors): number | undefined {
+  return index ? index.shape[0] : A ? A.shape[0] : B?.shape[1];
 }
 
 /** Whether an adapter belongs to this base, as far as its folder tells; a sentence for the user where it does not. */
@@ -77,9 +88,12 @@ export function mergeFolder(model: Llama, folder: AdapterFolder): void {
   const arena = createArena(model.device, planMerge(model.config, load, options));
   try {
     const trained = attachTrainables(model, options, arena);
-    loadAdapterValues(folder, model.device, trained.adapters);
-    mergeTrainables(model, trained, arena);
-    freeTrainables(model, trained);
+    try {
+      loadAdapterValues(folder, model.device, trained.adapters);
+      mergeTrainables(model, trained, arena);
+    } finally {
+      freeTrainables(model, trained);
+    }
   } finally {
     freeArena(arena);
   }

@@ -185,7 +185,12 @@ function attach(
   const mismatch = baseMismatch(folder, fingerprint);
   if (mismatch) options.onNote?.(mismatch);
   const trained = attachTrainables(model, run.adapter, scratch);
-  loadAdapterValues(folder, model.device, trained.adapters);
+  try {
+    loadAdapterValues(folder, model.device, trained.adapters);
+  } catch (error) {
+    freeTrainables(model, trained);
+    throw error;
+  }
   prepareTrainables(model, trained, scratch);
   return trained;
 }
