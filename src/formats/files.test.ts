@@ -87,8 +87,14 @@ test.each([
   ['{"a" : 1, "a"\n: 2}', "a"],
   ['{"\\\\":1,"\\\\":2}', "\\"],
   ['["a","a"]', null],
+  ['{"a":"b\\\\","a":1}', "a"],
   ['{"__proto__":1,"__proto__":2}', "__proto__"],
 ])("findDuplicateKey(%j)", (text, expected) => {
   JSON.parse(text);
   expect(findDuplicateKey(text)).toBe(expected);
+});
+
+test("findDuplicateKey looks behind strings of megabytes", () => {
+  for (const long of ["x".repeat(6 << 20), "\\n".repeat(3 << 20)])
+    expect(findDuplicateKey(`{"a":"${long}","b":1,"b":2}`)).toBe("b");
 });

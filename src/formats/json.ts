@@ -19,20 +19,37 @@ export function property(object: JsonObject, key: string): Json | undefined {
  * JSON.parse, so that strings, brackets and colons are all there is to look at.
  */
 export function findDuplicateKey(text: string): string | null {
-  const tokens = /"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g;
   const open: (Set<string> | null)[] = [];
-  for (let match = tokens.exec(text); match !== null; match = tokens.exec(text)) {
-    const token = match[0];
-    if (token === "{") open.push(new Set());
-    else if (token === "[") open.push(null);
-    else if (token === "}" || token === "]") open.pop();
-    else if (match[1] !== undefined) {
-      const literal = token.slice(0, token.lastIndexOf('"') + 1);
-      const key: string = literal.includes("\\") ? JSON.parse(literal) : literal.slice(1, -1);
-      const seen = open.at(-1);
-      if (seen?.has(key)) return key;
-      seen?.add(key);
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (character === "{") open.push(new Set());
+    else if (character === "[") open.push(null);
+    else if (character === "}" || character === "]") open.pop();
+    else if (character === '"') {
+      const end = endOfString(text, at);
+      if (isColonNext(text, end)) {
+        const literal = text.slice(at, end);
+        const key: string = literal.includes("\\") ? JSON.parse(literal) : literal.slice(1, -1);
+        const seen = open.at(-1);
+        if (seen?.has(key)) return key;
+        seen?.add(key);
+      }
+      at = end - 1;
     }
   }
   return null;
+}
+
+function isColonNext(text: string, at: number): boolean {
+  while (/\s/.test(text[at] ?? "")) at++;
+  return text[at] === ":";
+}
+
+/** Behind the quote that closes the string at `start`. A regular expression gives up on strings of megabytes, silently. */
+function endOfString(text: string, start: number): number {
+  for (let quote = text.indexOf('"', start + 1); ; quote = text.indexOf('"', quote + 1)) {
+    let backslashes = 0;
+    while (text[quote - 1 - backslashes] === "\\") backslashes++;
+    if (backslashes % 2 === 0) return quote + 1;
+  }
 }
