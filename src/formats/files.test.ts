@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { InputError } from "../errors.ts";
 import { readExactly, readJsonObject, replaceFile, withFile, writeFully, writeTextFile } from "./files.ts";
@@ -41,6 +41,14 @@ describe("replaceFile", () => {
         });
       expect(inputErrorOf(failing)).toMatch(
         /x: cannot be written \(ENOSPC.*The disk is full: free some space/,
+      );
+      expect(readdirSync(dir)).toEqual([]);
+    }));
+
+  test("a descriptor that cannot be closed hides no error and leaves nothing", () =>
+    withFiles({}, (dir) => {
+      expect(inputErrorOf(() => replaceFile(join(dir, "x"), closeSync))).toMatch(
+        /x: cannot be written \(EBADF/,
       );
       expect(readdirSync(dir)).toEqual([]);
     }));

@@ -90,15 +90,26 @@ export function replaceFile(path: string, write: (fd: number) => void): void {
     made = true;
     write(fd);
     fsyncSync(fd);
-    closeSync(fd);
+    const written = fd;
+    // Closed even where close reports an error, as network file systems do with a full disk.
     fd = null;
+    closeSync(written);
     renameSync(temporary, path);
   } catch (error) {
-    if (fd !== null) closeSync(fd);
     if (made) rmSync(temporary, { force: true });
+    if (fd !== null) closeQuietly(fd);
     throw writeProblem(path, error);
   }
   syncFolder(dirname(path));
+}
+
+/** For the way out of an error, which shall not be hidden by another one. */
+function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {
+    // it was closed, or the disk has failed
+  }
 }
 
 /** The InputError for a failed write; an error that is not the system's is given back as it is. */

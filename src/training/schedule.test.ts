@@ -19,6 +19,14 @@ describe("learningRate", () => {
     }
   });
 
+  test.each(["linear", "cosine"] as const)(
+    "%s: 0 behind its end, also where the warm-up is longer",
+    (name) => {
+      const schedule = { name, peak: 1, warmup: 20, steps: 10 };
+      expect([9, 19, 20, 21].map((step) => learningRate(schedule, step))).toEqual([0.45, 0.95, 0, 0]);
+    },
+  );
+
   test("constant ignores the warm-up", () => {
     expect(learningRate({ name: "constant", peak: 3, warmup: 10, steps: 20 }, 0)).toBe(3);
   });

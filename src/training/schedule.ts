@@ -14,7 +14,8 @@ export interface Schedule {
 export function learningRate({ name, peak, warmup, steps }: Schedule, step: number): number {
   if (name === "constant") return peak;
   if (step < warmup) return (peak * step) / Math.max(1, warmup);
-  const progress = Math.min(1, (step - warmup) / Math.max(1, steps - warmup));
+  if (step >= steps) return 0;
+  const progress = (step - warmup) / (steps - warmup);
   if (name === "linear") return peak * (1 - progress);
   return peak * 0.5 * (1 + cosineOfPi(progress));
 }
