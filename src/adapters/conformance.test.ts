@@ -358,3 +358,10 @@ describe("DoRA's two norms", () => {
     freeWeight(device, weight);
   });
 });
+
+test.each([methods.dora, unscaledDora])("DoRA refuses a row of zeros, whose norm it divides by", (method) => {
+  const data = new Float32Array(OUT * IN).fill(0.5).fill(0, 4 * IN, 5 * IN);
+  const zeroRow = createWeight(device, { name: "W", data, dtype: "f32", out: OUT, in: IN, compute: "f32" });
+  expect(() => makeAdapter(method, zeroRow)).toThrow(/q_proj: row 4 of its weight is zero, and DoRA divides/);
+  freeWeight(device, zeroRow);
+});

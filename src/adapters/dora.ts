@@ -7,6 +7,7 @@
  * The official 4-bit code takes another norm (protocol §1.9): ‖W + B·A‖row, without s, and m starts anew from ‖W‖row for
  * as long as B·A is zero. `unscaledDora` is that.
  */
+import { InputError } from "../errors.ts";
 import { arenaTensor } from "../native/arena.ts";
 import type { Device } from "../native/device.ts";
 import {
@@ -48,6 +49,7 @@ export const dora: Method = {
     // B = 0, so ‖V‖ = ‖w‖ and m starts there; `norm` is the square root that doraGain takes on the way.
     doraGain(device, squares!, squares!, norm!, gain!);
     copy(device, factor(adapter.trainable, "m"), norm!);
+    refuseZeroRow(adapter.site.name, readF64(device, gain!));
   },
 
   prepare(device, adapter, weight, scratch) {
@@ -133,6 +135,16 @@ export const dora: Method = {
     );
   },
 };
+
+/** m/‖w‖ of a row of zeros is 0/0, which would be NaN losses from the first step on. */
+function refuseZeroRow(name: string, gain: Float64Array): void {
+  const row = gain.findIndex(Number.isNaN);
+  if (row < 0) return;
+  throw new InputError(
+    `${name}: row ${row} of its weight is zero, and DoRA divides by the norm of every row; leave the module out ` +
+      `(--targets) or take another method.`,
+  );
+}
 
 /** DoRA as the official 4-bit code has it. */
 export const unscaledDora: Method = { ...dora, norm: "unscaled" };
