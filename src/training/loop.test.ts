@@ -1,6 +1,6 @@
 /** The loop's promises: resume = uninterrupted run, loss means, independence of how a step is cut into passes. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { MethodName } from "../adapters/adapter.ts";
@@ -97,6 +97,23 @@ function after(steps: number): () => boolean {
 
 const floats = (bytes: Uint8Array): Float32Array =>
   new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+
+test("a last step that diverges is no finished run with NaN as its best loss", async () => {
+  const wild = { ...small, learningRate: 1e30, warmup: 0, steps: 1, evalEvery: 1 };
+  await expect(run(wild)).rejects.toThrow(/training diverged at step 1: validation loss (NaN|Infinity)/);
+});
+
+test("a disk that is full becomes advice", async () => {
+  const out = newFolder();
+  const onStep = ({ step }: StepMetrics): void => {
+    if (step > 1) return;
+    rmSync(join(out, "metrics.jsonl"));
+    symlinkSync("/dev/full", join(out, "metrics.jsonl"));
+  };
+  const full = run({ ...small, steps: 3 }, { out, onStep });
+  await expect(full).rejects.toThrow(/metrics\.jsonl: cannot be written \(ENOSPC.*The disk is full/);
+  await expect(full).rejects.toThrow(InputError);
+});
 
 describe("resume", () => {
   for (const method of Object.keys(methods) as MethodName[]) {

@@ -3,10 +3,10 @@
  * It knows token ids only; where they came from is the caller's business.
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { planPasses, stepExamples, stepsPerEpoch, type TrainingExample } from "../data/batches.ts";
 import { InputError } from "../errors.ts";
-import { writeTextFile } from "../formats/files.ts";
+import { writeProblem, writeTextFile } from "../formats/files.ts";
 import type { Llama } from "../model/model.ts";
 import { widestFeature } from "../model/shapes.ts";
 import { lossPass, trainPass } from "../model/train-pass.ts";
@@ -150,21 +150,17 @@ export async function train(
         lr,
         step,
       );
-      if (!Number.isFinite(gradNorm) || !Number.isFinite(loss)) {
-        const kept = existsSync(checkpointPath)
-          ? `The last checkpoint is in ${join(out, "checkpoint")}; with another --out, try`
-          : "Nothing was saved yet; try";
-        throw new InputError(
-          `training diverged at step ${step}: loss ${loss}, gradient norm ${gradNorm}. ${kept} a lower --lr (now ` +
-            `${recipe.learningRate}) or a longer --warmup.`,
-        );
-      }
+      if (!Number.isFinite(gradNorm) || !Number.isFinite(loss))
+        throw diverged(step, `loss ${loss}, gradient norm ${gradNorm}`, checkpointPath, recipe);
       prepareTrainables(model, trained, scratch);
       const seconds = (performance.now() - start) / 1000;
       const due = data.validation.length > 0 && step % recipe.evalEvery === 0;
       const validationLoss = due
         ? heldOutLoss(model, data.validation, kept, scratch, options.maxTokens)
         : undefined;
+      // NaN would stay the best loss for good, and at the last step nothing else would tell.
+      if (validationLoss !== undefined && !Number.isFinite(validationLoss))
+        throw diverged(step, `validation loss ${validationLoss}`, checkpointPath, recipe);
       if (validationLoss !== undefined && (best.loss === null || validationLoss < best.loss)) {
         const bytes = readBytes(device, trained.parameters, best.bytes ?? undefined);
         best = { loss: validationLoss, step, bytes };
@@ -181,7 +177,7 @@ export async function train(
       };
       // First: who lost the folder to another process while this step ran finds out here, and writes nothing into it.
       options.onStep?.(metrics, steps);
-      appendFileSync(metricsPath, `${JSON.stringify(metrics)}\n`);
+      appendMetrics(metricsPath, metrics);
       if (performance.now() - lastSave > (options.checkpointEvery ?? CHECKPOINT_SECONDS) * 1000) {
         save();
         lastSave = performance.now();
@@ -205,6 +201,23 @@ export async function train(
     freeArena(scratch);
     freeAdamW(device, moments);
   }
+}
+
+function appendMetrics(path: string, metrics: StepMetrics): void {
+  try {
+    appendFileSync(path, `${JSON.stringify(metrics)}\n`);
+  } catch (error) {
+    throw writeProblem(path, error);
+  }
+}
+
+function diverged(step: number, what: string, checkpoint: string, { learningRate }: TrainRecipe): InputError {
+  const kept = existsSync(checkpoint)
+    ? `The last checkpoint is in ${dirname(checkpoint)}; with another --out, try`
+    : "Nothing was saved yet; try";
+  return new InputError(
+    `training diverged at step ${step}: ${what}. ${kept} a lower --lr (now ${learningRate}) or a longer --warmup.`,
+  );
 }
 
 /** Σ negative log-likelihood / Σ label tokens (settled 26). */
