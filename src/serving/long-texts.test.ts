@@ -128,3 +128,23 @@ describe("while a megabyte is tokenized", () => {
     expect(await ids(piece.repeat(400))).toEqual(Array.from({ length: 400 }, () => short).flat());
   });
 });
+
+test("an adapter that goes, or comes anew, while a prompt for it is tokenized: 404, or the new one's answer", async () => {
+  const own = tinyApp(folders);
+  await own.ready;
+  // long jobs, short prompts
+  const texts = { model: "fa", prompt: Array.from({ length: 20 }, () => "a".repeat(250)), max_tokens: 1 };
+  const variables = { padding: "a".repeat(5000) };
+  const chat = { model: "fa", messages, max_tokens: 1, chat_template_kwargs: variables };
+  for (const [method, status] of [
+    ["PUT", 200],
+    ["DELETE", 404],
+  ] as const) {
+    const asked = [own.ask("/v1/completions", texts), own.ask("/v1/chat/completions", chat)];
+    expect((await own.ask("/v1/adapters/fa", undefined, { method })).status).toBe(200);
+    expect((await Promise.all(asked)).map((response) => response.status)).toEqual([status, status]);
+  }
+  const base = await own.ask("/v1/completions", { model: "tiny", prompt: "hi", max_tokens: 1 });
+  expect(base.status).toBe(200);
+  await own.close();
+});

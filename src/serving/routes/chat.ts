@@ -14,7 +14,7 @@ import { responseHead } from "./head.ts";
 export async function chat(serving: Serving, c: Ctx): Promise<Response> {
   const body = await readBody(c, chatRequest);
   refuseUnsupported(body);
-  const model = serving.models.find(body.model);
+  serving.models.find(body.model);
   const common = commonOf(serving, body);
   const logprobs = body.logprobs ? (body.top_logprobs ?? 0) : null;
   if ((body.top_logprobs ?? null) !== null && !body.logprobs)
@@ -23,6 +23,8 @@ export async function chat(serving: Serving, c: Ctx): Promise<Response> {
   const { ids: prompt } = await renderChat(serving, c, body.messages, { variables });
   const wanted = body.max_completion_tokens ?? body.max_tokens ?? null;
   const maxTokens = checkPrompt(serving, prompt, wanted, "messages");
+  // Asked for again: while a long text was tokenized the adapter may have been unloaded, or loaded anew.
+  const model = serving.models.find(body.model);
   const { weights } = model;
   const [generation] = submit(serving, [
     { ...common, weights, prompt, maxTokens, logprobs, scorePrompt: null },

@@ -29,13 +29,15 @@ interface Choice {
 export async function completions(serving: Serving, c: Ctx): Promise<Response> {
   const body = await readBody(c, completionRequest);
   refuseUnsupported(body);
-  const model = serving.models.find(body.model);
+  serving.models.find(body.model);
   const common = commonOf(serving, body);
   const logprobs = body.logprobs ?? null;
   const scorePrompt = body.echo ? logprobs : null;
   const maxTokens = body.max_tokens ?? DEFAULT_MAX_TOKENS;
   const prompts = await promptsOf(serving, c, body);
   for (const { ids } of prompts) checkPrompt(serving, ids, maxTokens, "prompt");
+  // Asked for again: while a long text was tokenized the adapter may have been unloaded, or loaded anew.
+  const model = serving.models.find(body.model);
   const { weights } = model;
   const generations = submit(
     serving,
