@@ -59,10 +59,7 @@ export function createModels(base: string, root: string | null, engine: EngineCl
         "name",
       );
     }
-    const dir = join(root, name);
-    // A link out of the folder would be a path from the network after all.
-    const inside = existsSync(dir) && realpathSync(dir).startsWith(realpathSync(root) + sep);
-    if (inside) return dir;
+    if (isInside(root, name)) return join(root, name);
     throw new ApiError(
       404,
       `There is no adapter folder "${name}"; there are ${listed(folders())}.`,
@@ -76,6 +73,7 @@ export function createModels(base: string, root: string | null, engine: EngineCl
     return entries
       .filter((e) => ADAPTER_NAME.test(e.name) && (e.isDirectory() || e.isSymbolicLink()))
       .map((e) => e.name)
+      .filter((name) => isInside(root, name))
       .sort();
   };
   const find = (name: string, param = "model"): ServedModel => {
@@ -111,6 +109,12 @@ export function createModels(base: string, root: string | null, engine: EngineCl
       await engine.unload(weights);
     },
   };
+}
+
+/** A link out of the folder would be a path from the network after all. */
+function isInside(root: string, name: string): boolean {
+  const dir = join(root, name);
+  return existsSync(dir) && realpathSync(dir).startsWith(realpathSync(root) + sep);
 }
 
 async function loaded(

@@ -285,6 +285,19 @@ describe("names", () => {
     expect(await refusal(await put("fa"))).toMatchObject({ status: 400, code: "adapter_refused" });
   });
 
+  test("of links that lead out of the folder, or nowhere, are in no list", async () => {
+    symlinkSync(join(folders.root, "nowhere"), join(folders.adapters, "dangling"));
+    const { data } = (await (await app.ask("/v1/adapters")).json()) as { data: { name: string }[] };
+    const names = data.map(({ name }) => name);
+    expect(names).toContain("fa");
+    for (const name of ["outside", "dangling"]) {
+      expect(names).not.toContain(name);
+      const { message } = await refusal(await app.ask(`/v1/adapters/${name}`));
+      expect(message).toContain(`There is no adapter "${name}"`);
+      expect(message.slice(message.indexOf(";"))).not.toContain(`"${name}"`);
+    }
+  });
+
   test("of routes: 404, and 405 with what is allowed", async () => {
     expect(await refusal(await app.ask("/v1/nothing"))).toMatchObject({
       status: 404,
