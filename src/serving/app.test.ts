@@ -6,6 +6,7 @@ import * as schema from "./schema.ts";
 import {
   byteToken,
   events,
+  JSON_TYPE,
   LETTERS,
   type TinyApp,
   type TinyFolders,
@@ -283,6 +284,23 @@ describe("adapters", () => {
     expect(after.choices).toEqual(before.choices);
     expect(after.usage.prompt_tokens_details.cached_tokens).toBe(0);
   });
+});
+
+test("loading an adapter may take long: the connection is kept open, as for an answer", async () => {
+  const body = JSON.stringify({ lora_name: "fa" });
+  const asks: [path: string, init: RequestInit][] = [
+    ["/v1/adapters/fa", { method: "DELETE" }],
+    ["/v1/adapters/fa", { method: "PUT" }],
+    ["/v1/unload_lora_adapter", { method: "POST", body }],
+    ["/v1/load_lora_adapter", { method: "POST", body }],
+    ["/v1/completions", { method: "POST", body: JSON.stringify(text) }],
+  ];
+  for (const [path, init] of asks) {
+    const timeouts: number[] = [];
+    const bun = { timeout: (_: Request, seconds: number) => void timeouts.push(seconds) };
+    const response = await app.app.request(path, { headers: JSON_TYPE, ...init }, bun);
+    expect({ path, status: response.status, timeouts }).toEqual({ path, status: 200, timeouts: [0] });
+  }
 });
 
 describe("documents", () => {

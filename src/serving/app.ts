@@ -29,9 +29,14 @@ export function createApp(serving: Serving): Hono<Env> {
   const { apiKeys, adminKeys, cors: origins } = serving.settings;
   const use = (route: Route) => (c: Ctx) => route(serving, c);
   /** Needs a loaded model that is not being shut down. */
-  const ready = (route: Route) => (c: Ctx) => {
+  const ready = (route: Route) => async (c: Ctx) => {
     requireReady(serving);
-    return route(serving, c);
+    serving.admitted.add(c);
+    try {
+      return await route(serving, c);
+    } finally {
+      serving.admitted.delete(c);
+    }
   };
   const key = keyed(() => apiKeys);
   const admin = keyed(() => (adminKeys.length > 0 ? adminKeys : apiKeys));

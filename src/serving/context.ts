@@ -40,8 +40,12 @@ export interface Serving {
   readonly metrics: Metrics;
   /** One JSON line; never with text of prompts or answers. */
   readonly log: (record: LogRecord) => void;
+  /** The model and the adapters that were there at the start are loaded. */
+  readonly loaded: () => boolean;
   /** No new work is taken. */
   readonly draining: () => boolean;
+  /** Requests that were let in and are not answered yet; streams until they begin. */
+  readonly admitted: Set<Ctx>;
 }
 
 export type LogRecord = Readonly<Record<string, string | number | boolean | null>>;

@@ -368,6 +368,13 @@ describe("limits", () => {
     });
   });
 
+  test("503 until the adapters are loaded as well: their names are never unknown", async () => {
+    await withApp({}, async (own) => {
+      while ((await own.ask("/health")).status === 503) await Bun.sleep(0);
+      expect((await own.ask("/v1/models/lora")).status).toBe(200);
+    });
+  });
+
   test("a stream that is cut by the server's end says so", async () => {
     await withApp({}, async (own) => {
       await own.ready;

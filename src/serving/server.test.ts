@@ -212,6 +212,38 @@ describe("the end", () => {
     expect(await own.ended).toBe(0);
   });
 
+  test("waits for texts that are tokenized, too", async () => {
+    const own = start();
+    await own.ready;
+    const { longTexts } = own.serving;
+    const { run } = longTexts;
+    const begun = Promise.withResolvers<void>();
+    longTexts.run = async (job, signal) => {
+      begun.resolve();
+      await Bun.sleep(800);
+      return run(job, signal);
+    };
+    const prompt = Array.from({ length: 20 }, () => "a".repeat(250));
+    const running = post("/v1/completions", { ...text, prompt }, {}, own.url);
+    await begun.promise;
+    await own.drain();
+    expect((await running).status).toBe(200);
+  });
+
+  test("comes at once when it is asked for twice", async () => {
+    const own = start(60_000);
+    await own.ready;
+    const wish = { ...endless, n: 16, temperature: 1, max_tokens: 490 };
+    const response = await post("/v1/completions", wish, {}, own.url);
+    const drained = own.drain();
+    await own.drain();
+    const seen: { error?: { code: string } }[] = [];
+    for await (const event of eventsIn<{ error?: { code: string } }>(response.body!)) seen.push(event);
+    expect(seen.at(-1)!.error!.code).toBe("shutting_down");
+    await drained;
+    expect(await own.ended).toBe(0);
+  });
+
   test("comes while the model is loading, too", async () => {
     const own = start();
     await own.drain();

@@ -5,7 +5,7 @@ import { readLlamaConfig } from "../formats/hf-config.ts";
 import { loadChatTemplate } from "../text/chat-template.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { createApp } from "./app.ts";
-import { createEngineClient, type EngineClient, type EnginePort } from "./client.ts";
+import { createEngineClient, type EnginePort } from "./client.ts";
 import type { LogRecord, Serving, Settings } from "./context.ts";
 import { ApiError } from "./errors.ts";
 import { createLongTexts } from "./long-texts.ts";
@@ -39,7 +39,7 @@ export interface RunningServer {
   readonly ready: Promise<void>;
   /** Resolves when the server has ended, with the exit code. */
   readonly ended: Promise<number>;
-  /** Takes no new work, waits for what runs up to the deadline, cuts the rest. */
+  /** Takes no new work, waits for what runs up to the deadline, cuts the rest. Called again, it waits no longer. */
   drain(): Promise<void>;
 }
 
@@ -66,6 +66,7 @@ export function assemble(
   const config = readLlamaConfig(dir);
   const tokenizer = loadTokenizer(dir);
   const template = loadChatTemplate(dir, tokenizer);
+  let loaded = false;
   let draining = false;
   let fingerprint = "";
   const engine = createEngineClient(port, {
@@ -95,11 +96,14 @@ export function assemble(
     eosIds: [...new Set([...tokenizer.eosIds, ...config.eosTokenIds])],
     metrics,
     log,
+    loaded: () => loaded,
     draining: () => draining,
+    admitted: new Set(),
   };
   const ready = engine.ready.then(async (info) => {
     fingerprint = info.fingerprint;
     for (const name of models.folders()) await loadAtStart(serving, name);
+    loaded = true;
   });
   // Whoever waits for it sees the rejection.
   ready.catch(() => {});
@@ -116,16 +120,22 @@ export function startServer(options: ServerOptions, port: EnginePort): RunningSe
   const ended = Promise.withResolvers<number>();
   void failed.then(() => ended.resolve(1));
   const server = listen(options, (request, bun) => app.fetch(request, bun));
+  const isBusy = (): boolean => engine.outstanding() + serving.admitted.size > 0;
+  let deadline = Number.POSITIVE_INFINITY;
   return {
     url: server.url.href,
     serving,
     ready,
     ended: ended.promise,
     async drain() {
-      if (serving.draining()) return;
+      if (serving.draining()) {
+        deadline = 0;
+        return;
+      }
+      deadline = performance.now() + options.drainMs;
       refuseWork();
       log({ level: "info", event: "draining", requests: engine.outstanding() });
-      await idle(engine, options.drainMs);
+      while (isBusy() && performance.now() < deadline) await Bun.sleep(20);
       engine.cancelAll();
       // Those that were cut still tell their clients so.
       await Promise.race([server.stop(), Bun.sleep(LAST_WORDS_MS)]);
@@ -147,11 +157,6 @@ async function loadAtStart({ models, log }: Serving, name: string): Promise<void
     const told = (error instanceof ApiError ? error.detail : null) ?? messageOf(error);
     log({ level: "warn", event: "adapter", name, error: told });
   }
-}
-
-async function idle(engine: EngineClient, milliseconds: number): Promise<void> {
-  const deadline = performance.now() + milliseconds;
-  while (engine.outstanding() > 0 && performance.now() < deadline) await Bun.sleep(20);
 }
 
 function listen(

@@ -1,6 +1,6 @@
 /** GET /v1/models and the adapters: list, load, unload; vLLM's names for the same. */
 import { readBody } from "../body.ts";
-import type { Ctx, Serving } from "../context.ts";
+import { type Ctx, keepOpen, type Serving } from "../context.ts";
 import { ApiError } from "../errors.ts";
 import type { ServedModel } from "../models.ts";
 import { type AdapterCard, loadRequest, type ModelCard, unloadRequest } from "../schema.ts";
@@ -41,6 +41,7 @@ export function showAdapter({ models }: Serving, c: Ctx): Response {
 
 /** PUT: loads the folder of that name below the adapter folder, or loads it anew under a new epoch. */
 export async function putAdapter({ models }: Serving, c: Ctx): Promise<Response> {
+  keepOpen(c);
   const model = await models.load(nameIn(c));
   noteInLog(c, model);
   return c.json(adapterCard(model));
@@ -48,6 +49,7 @@ export async function putAdapter({ models }: Serving, c: Ctx): Promise<Response>
 
 export async function deleteAdapter({ models }: Serving, c: Ctx): Promise<Response> {
   const name = nameIn(c);
+  keepOpen(c);
   await models.unload(name);
   return c.json({ name, deleted: true });
 }
@@ -64,12 +66,14 @@ export async function vllmLoad({ models }: Serving, c: Ctx): Promise<Response> {
       "lora_path",
     );
   }
+  keepOpen(c);
   noteInLog(c, await models.load(lora_name));
   return c.text(`Success: LoRA adapter '${lora_name}' added successfully.`);
 }
 
 export async function vllmUnload({ models }: Serving, c: Ctx): Promise<Response> {
   const { lora_name } = await readBody(c, unloadRequest);
+  keepOpen(c);
   await models.unload(lora_name);
   return c.text(`Success: LoRA adapter '${lora_name}' removed successfully.`);
 }

@@ -4,12 +4,14 @@ import { ApiError } from "../errors.ts";
 import { openApi } from "../openapi.ts";
 
 /** @throws ApiError 503 while work cannot be taken */
-export function requireReady({ engine, draining }: Serving): void {
+export function requireReady({ engine, loaded, draining }: Serving): void {
   const retry = { "Retry-After": "1" };
   if (draining()) throw new ApiError(503, "The server is shutting down.", "draining", null, retry);
   const state = engine.state();
-  if (state === "loading") throw new ApiError(503, "The model is still loading.", "loading", null, retry);
-  if (state !== "ready") throw new ApiError(503, "The engine has stopped.", "engine_stopped");
+  if (state === "failed" || state === "closed") {
+    throw new ApiError(503, "The engine has stopped.", "engine_stopped");
+  }
+  if (!loaded()) throw new ApiError(503, "The model is still loading.", "loading", null, retry);
 }
 
 export function health(serving: Serving, c: Ctx): Response {
