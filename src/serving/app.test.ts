@@ -1,5 +1,7 @@
 /** The routes on the tiny model, without a socket. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { cpSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { ErrorBody } from "./errors.ts";
 import type { ChatChunk, ChatResponse, CompletionResponse } from "./schema.ts";
 import * as schema from "./schema.ts";
@@ -190,6 +192,32 @@ describe("completions", () => {
       await app.ask("/v1/completions", { ...wish, stream: true }),
     );
     expect(chunk!.choices[0]).toMatchObject({ text: "the moon", logprobs: logprobs! });
+  });
+
+  test("offsets lead into the text that is told, where a BOS stands in front and special tokens are left out", async () => {
+    const model = join(folders.root, "bos");
+    cpSync(folders.model, model, { recursive: true });
+    const named = { add_bos_token: true, bos_token: "<|start|>", eos_token: "<|end|>" };
+    writeFileSync(join(model, "tokenizer_config.json"), JSON.stringify(named));
+    const own = tinyApp({ ...folders, model });
+    await own.ready;
+    // the end token first, then letters
+    const answer = { max_tokens: 4, ignore_eos: true, temperature: 0, logit_bias: { ...LETTERS, 0: 61 } };
+    const wish = { model: "bos", echo: true, logprobs: 0, ...answer, presence_penalty: 2 };
+    for (const prompt of ["abc", [1, byteToken(97), 0, byteToken(98)]]) {
+      const asked = await own.ask("/v1/completions", { ...wish, prompt });
+      const { text: said, logprobs } = (await json<CompletionResponse>(asked)).choices[0]!;
+      const { tokens, text_offset: offsets } = logprobs!;
+      const shown = tokens.map((token, i) => said.startsWith(token, offsets[i]));
+      const told =
+        typeof prompt === "string" ? [false, ...[...prompt].map(() => true)] : prompt.map(() => true);
+      expect({ said, shown: shown.slice(0, told.length) }).toEqual({ said, shown: told });
+      expect(tokens.slice(told.length)).toContain("<|end|>");
+      const letters = tokens.flatMap((token, i) => (token.length === 1 ? [said[offsets[i]!] === token] : []));
+      expect(letters).toEqual(letters.map(() => true));
+      expect(letters.length).toBeGreaterThan(4);
+    }
+    await own.close();
   });
 
   test("take several prompts, as texts or ids, and keep their order", async () => {

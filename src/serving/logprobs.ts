@@ -22,8 +22,8 @@ export function chatLogprobs({ tokenText }: Serving, tokens: readonly ScoredToke
 
 /** The legacy shape, piece by piece; offsets count characters of the whole text. */
 export interface LegacyLogprobs {
-  /** A token without a score is a prompt's first. */
-  push(tokens: readonly ScoredToken[]): void;
+  /** A token without a score is a prompt's first. `specials`: whether special tokens stand in the text. */
+  push(tokens: readonly ScoredToken[], specials: boolean): void;
   /** What was pushed since the last call. */
   take(): CompletionLogprobs;
 }
@@ -33,13 +33,13 @@ export function legacyLogprobs({ tokenizer, tokenText }: Serving, after: readonl
   let offset = 0;
   let pending = empty();
   return {
-    push(tokens) {
+    push(tokens, specials) {
       for (const { token, logprob, top } of tokens) {
         pending.tokens.push(tokenText.text(token));
         pending.token_logprobs.push(logprob);
         pending.top_logprobs.push(logprob === null ? null : candidates(tokenText.text, token, logprob, top));
         pending.text_offset.push(offset);
-        offset += decoder.push(token).length;
+        if (specials || !tokenizer.isSpecial(token)) offset += decoder.push(token).length;
       }
     },
     take() {

@@ -126,6 +126,7 @@ function createChoice(
   reported: boolean,
   scores: readonly ScoredToken[],
 ): Choice {
+  const { tokenizer } = serving;
   const report: LegacyLogprobs | null = reported ? legacyLogprobs(serving, echo ? [] : prompt) : null;
   let text = "";
   let started = false;
@@ -133,12 +134,15 @@ function createChoice(
     finish: null,
     add(delta) {
       if (!started && echo) {
-        text = echo.text ?? serving.tokenizer.decode(echo.ids);
-        report?.push([{ token: echo.ids[0]!, logprob: null, top: [] }, ...scores]);
+        text = echo.text ?? tokenizer.decode(echo.ids);
+        // A text comes back as it was sent, without the BOS in front of it; ids come back with every token.
+        const hidden = echo.text !== null && tokenizer.bosId !== null;
+        report?.push([{ token: echo.ids[0]!, logprob: null, top: [] }], !hidden);
+        report?.push(scores, true);
       }
       started = true;
       text += delta.text;
-      report?.push(delta.tokens);
+      report?.push(delta.tokens, false);
       this.finish = delta.finish;
     },
     take() {
