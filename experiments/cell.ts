@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { runCommand, wholeFlag } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { InputError } from "../src/errors.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { openPlanningDevice } from "../src/native/planning-device.ts";
@@ -15,7 +16,7 @@ import { right, textTable } from "../src/reporting/table.ts";
 import type { CellPlace } from "./cell-file.ts";
 import { ownerOf } from "./cell-lock.ts";
 import { type CellTable, cellTables, type ListedCell } from "./cell-tables.ts";
-import { sayStopped, stopOnSignals, watchLines } from "./run-progress.ts";
+import { sayStopped, watchLines } from "./run-progress.ts";
 import { openTableDevice } from "./table-command.ts";
 
 const NAMES = [...cellTables.keys()];

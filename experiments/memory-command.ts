@@ -2,10 +2,10 @@
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { COMPUTE_TYPES, choiceFlag, formatSize, listFlag, wholeFlag } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { methodNames } from "../src/adapters/adapter.ts";
 import { readInstructionRecords } from "../src/data/records.ts";
 import { writeTextFile } from "../src/formats/files.ts";
-import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, startProgress } from "../src/reporting/progress.ts";
 import { markdownSections, right, textSections, textTable } from "../src/reporting/table.ts";
 import { prepareRun } from "../src/training/prepare.ts";
@@ -16,7 +16,7 @@ import { type CurveFile, type MemoryStudy, openMemoryStudy, runCurve } from "./m
 import { wholeList } from "./number-lists.ts";
 import { inMillions, methodTitle } from "./parameters.ts";
 import type { PresetName } from "./recipes/table3.ts";
-import { stopOnSignals } from "./run-progress.ts";
+import { sayStopped } from "./run-progress.ts";
 
 const text = (valueHint: string, description: string) =>
   ({ type: "string", valueHint, description }) as const;
@@ -71,11 +71,7 @@ async function drawFigure(study: MemoryStudy, out: string): Promise<void> {
       },
     });
     (progress as ReturnType<typeof startProgress> | null)?.end();
-    if (!curve) {
-      console.error(`stopped; the same command goes on from here:\n  ${commandLine()}`);
-      process.exitCode = stop.signal === "SIGTERM" ? 143 : 130;
-      return;
-    }
+    if (!curve) return sayStopped(stop);
     const { peak, seconds } = curve.timing;
     console.error(`${label}: ${formatSize(peak, "B")} at most, ${formatSeconds(seconds)}`);
     curves.push(curve);

@@ -6,9 +6,9 @@
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { choiceFlag, formatSize, listFlag, numberFlag, runCommand, wholeFlag } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { writeTextFile } from "../src/formats/files.ts";
 import { closeDevice, openDevice } from "../src/native/device.ts";
-import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds } from "../src/reporting/progress.ts";
 import { right, textTable } from "../src/reporting/table.ts";
 import { measureTraining } from "../src/training/measure.ts";
@@ -30,7 +30,7 @@ import {
 import { type MultiStudy, openMultiStudy } from "./multi-sbora-study.ts";
 import { wholeList } from "./number-lists.ts";
 import { inMillions, methodTitle } from "./parameters.ts";
-import { stopOnSignals, watchLines } from "./run-progress.ts";
+import { sayStopped, watchLines } from "./run-progress.ts";
 
 const EXAMPLES = `Examples
   bun run experiments/multi-sbora.ts
@@ -106,9 +106,7 @@ async function runStudy(study: MultiStudy, out: string): Promise<void> {
     const cell = await runMultiCell(study, plan, progress.watch(titleOf(study, plan), plan.place.json));
     if (cell === null) {
       progress.end();
-      console.error(`stopped; the same command goes on from here:\n  ${commandLine()}`);
-      process.exitCode = stop.signal === "SIGTERM" ? 143 : 130;
-      return;
+      return sayStopped(stop);
     }
     progress.finished(factsOf(cell), plan.adapters.length === 1);
     outcomes.set(plan.place.name, { cell, predictions: readPredictions(plan.place) });

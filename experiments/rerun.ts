@@ -4,6 +4,7 @@
  */
 import { basename, dirname, resolve } from "node:path";
 import { COMPUTE_TYPES, choiceFlag, required, runCommand } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device } from "../src/native/device.ts";
 import { makeManifest } from "../src/reporting/manifest.ts";
@@ -17,7 +18,7 @@ import {
   type WholeCell,
 } from "./compare-cells.ts";
 import type { RerunFlags } from "./rerun-cell.ts";
-import { sayStopped, stopOnSignals, watchLines } from "./run-progress.ts";
+import { sayStopped, watchLines } from "./run-progress.ts";
 import { openTableDevice, STUDY_ARGS } from "./table-command.ts";
 
 /** Differences that are printed. */

@@ -1,5 +1,6 @@
 /** What somebody sees while the cells of a table run: one line on stderr, a lasting one for every finished cell. */
 import { existsSync } from "node:fs";
+import { exitCodeOf, type StopState } from "../scripts/stop.ts";
 import { commandLine } from "../src/reporting/manifest.ts";
 import { formatSeconds, type Progress, startProgress } from "../src/reporting/progress.ts";
 import type { CellFile } from "./cell-file.ts";
@@ -109,29 +110,8 @@ function averageOf({ tasks }: CellFile): number | null {
   return values.length > 0 ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-export interface StopState {
-  readonly signal: "SIGINT" | "SIGTERM" | null;
-}
-
-/**
- * The first signal asks for a stop between two steps or tasks; a second Ctrl-C ends the process. A second SIGTERM does not:
- * batch systems send one to the script and one to each of its processes, and SIGKILL when they mean it.
- */
-export function stopOnSignals(): StopState {
-  const state: { signal: StopState["signal"] } = { signal: null };
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => {
-      if (state.signal && name === "SIGINT") process.exit(130);
-      if (state.signal) return;
-      state.signal = name;
-      process.stderr.write(`\n${name}: stopping after this step; Ctrl-C (once more) to stop at once\n`);
-    });
-  }
-  return state;
-}
-
-/** Says how to go on, and sets the exit code of a process that a signal has ended: 128 and its number. */
+/** Says how to go on, and sets the exit code of a process that a signal has ended. */
 export function sayStopped({ signal }: StopState): void {
   console.error(`stopped; the same command goes on from here:\n  ${commandLine()}`);
-  process.exitCode = signal === "SIGTERM" ? 143 : 130;
+  process.exitCode = exitCodeOf(signal ?? "SIGINT");
 }

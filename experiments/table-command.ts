@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { COMPUTE_TYPES, choiceFlag, listFlag, numberFlag, wholeFlag } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { methodNames } from "../src/adapters/adapter.ts";
 import { InputError } from "../src/errors.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
@@ -11,7 +12,7 @@ import { dryRun, inTemporaryFolder } from "./dry-run.ts";
 import { wholeList } from "./number-lists.ts";
 import type { Preset, PresetName } from "./recipes/table3.ts";
 import { runCell } from "./run-cell.ts";
-import { sayStopped, stopOnSignals, titleOf, watchCells } from "./run-progress.ts";
+import { sayStopped, titleOf, watchCells } from "./run-progress.ts";
 import { type OpenedStudy, openStudy, type StudyFlags } from "./study.ts";
 import type { Outcome } from "./summary.ts";
 import { writeTableFiles } from "./table-files.ts";

@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { runCommand } from "../scripts/arguments.ts";
+import { stopOnSignals } from "../scripts/stop.ts";
 import { InputError } from "../src/errors.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { readCell, readPredictions } from "./cell-file.ts";
@@ -18,7 +19,7 @@ import { mmluText } from "./mmlu-report.ts";
 import { type MmluStudy, openMmluStudy } from "./mmlu-study.ts";
 import { type MmluOutcome, namesOf, splitsOf } from "./mmlu-summary.ts";
 import { MMLU_ARGS, mmluFlags, mmluTitle } from "./mmlu-table.ts";
-import { sayStopped, stopOnSignals, watchLines } from "./run-progress.ts";
+import { sayStopped, watchLines } from "./run-progress.ts";
 import { averageFigure, rowsOf } from "./summary.ts";
 import { deviceFor, TABLE_ARGS } from "./table-command.ts";
 

@@ -25,6 +25,7 @@ import {
   runCommand,
   wholeFlag,
 } from "./arguments.ts";
+import { exitCodeOf, stopOnSignals } from "./stop.ts";
 import { recipeFrom, TRAIN_ARGS, type TrainArgs } from "./train-recipe.ts";
 
 const EXAMPLES = `Methods
@@ -119,20 +120,7 @@ async function main(args: TrainArgs): Promise<void> {
   } finally {
     closeDevice(device);
   }
-  if (stop.signal) process.exit(stop.signal === "SIGINT" ? 130 : 143);
-}
-
-/** The first signal asks for a stop between two steps, the second ends the process. */
-function stopOnSignals(): { signal: "SIGINT" | "SIGTERM" | null } {
-  const state: { signal: "SIGINT" | "SIGTERM" | null } = { signal: null };
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => {
-      if (state.signal) process.exit(name === "SIGINT" ? 130 : 143);
-      state.signal = name;
-      console.error(`\n${name}: saving after this step; once more to stop at once`);
-    });
-  }
-  return state;
+  if (stop.signal) process.exit(exitCodeOf(stop.signal));
 }
 
 function report({ result, steps }: FineTuned, { method }: TrainRecipe, out: string, foreseen: number): void {
