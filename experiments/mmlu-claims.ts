@@ -1,8 +1,8 @@
 /** The claims of Table 5: QSBoRA-FA against every other row of its rank, rank 128 against 64, and trained parameters. */
+import type { MmluMeasure } from "../src/evaluation/mmlu-score.ts";
 import type { Section } from "../src/reporting/table.ts";
 import { aboveZero, type Claim, claimsSection, counted, signed } from "./claims.ts";
 import {
-  type MmluMeasure,
   type MmluRow,
   namesOf,
   quantizedTitle,

@@ -1,12 +1,11 @@
 /** What Table 5 reads: the sets it trains on, MMLU, and both of the tiny world. */
 import { existsSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { flanFiles, flanQuotas, readFlan } from "../src/data/flan.ts";
 import { type MmluSet, type MmluSplit, mmluPlaces, readMmlu } from "../src/data/mmlu.ts";
 import { type InstructionRecord, readInstructionRecords } from "../src/data/records.ts";
 import { InputError } from "../src/errors.ts";
-import { fileHash } from "../src/reporting/manifest.ts";
-import { recipeHash } from "../src/training/recipe.ts";
+import { fileHash, filesHash } from "../src/reporting/manifest.ts";
 import { type MmluEvaluation, type MmluPreset, SAMPLE_SEED, type TrainingSet } from "./recipes/table5.ts";
 import { writeTinyMmlu } from "./tiny/mmlu.ts";
 
@@ -74,13 +73,7 @@ function openSet(set: TrainingSet, path: string): OpenedSet {
       ? `${set.name}: ${records.length} of ${read} rows were drawn; kinds with too few rows of at most ` +
         `${lengths.source} and ${lengths.target} characters gave all they have: ${missing.join(", ")}.`
       : null;
-  return { set, path, records, hash: hashOf(files), remark };
-}
-
-/** Over names and contents, where there are several. */
-function hashOf(files: readonly string[]): string {
-  if (files.length === 1) return fileHash(files[0]!);
-  return recipeHash(files.map((path) => [basename(path), fileHash(path)]));
+  return { set, path, records, hash: filesHash(files), remark };
 }
 
 export interface OpenedMmlu {
@@ -96,7 +89,7 @@ export function openMmlu(root: string, evaluation: MmluEvaluation): OpenedMmlu {
   for (const split of evaluation.splits) {
     const set = readMmlu(root, split, { shots, ...(subjects ? { subjects } : {}) });
     if (!set) continue;
-    hashes[split] = hashOf(set.files);
+    hashes[split] = filesHash(set.files);
     splits.set(split, {
       ...set,
       subjects: set.subjects.map((subject) => limited(subject, evaluation.limit)),

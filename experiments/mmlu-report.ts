@@ -1,5 +1,7 @@
 /** What Table 5 prints: ours for every set that was trained on, the paper's beside it, held-out losses, claims, subjects. */
+
 import { letters } from "../src/data/mmlu.ts";
+import { type MmluMeasure, mmluMeasures } from "../src/evaluation/mmlu-score.ts";
 import {
   type Column,
   MISSING,
@@ -14,11 +16,9 @@ import { subjectSections } from "./mmlu-subjects.ts";
 import {
   countsOf,
   letterNats,
-  type MmluMeasure,
   type MmluOutcome,
   type MmluRow,
   measuresOf,
-  mmluMeasures,
   mmluRulers,
   namesOf,
   oneLetter,

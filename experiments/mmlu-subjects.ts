@@ -1,11 +1,11 @@
 /** Table 5 in full: accuracy by subject, for the page and for spreadsheets. */
+import { mmluMeasures } from "../src/evaluation/mmlu-score.ts";
 import { type CsvValue, csvText } from "../src/reporting/csv.ts";
 import { MISSING, right, type Section } from "../src/reporting/table.ts";
 import type { MmluReport } from "./mmlu-report.ts";
 import {
   countsOf,
   measuresOf,
-  mmluMeasures,
   mmluRulers,
   namesOf,
   rowName,

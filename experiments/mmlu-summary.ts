@@ -1,18 +1,14 @@
 /** Figures of Table 5 from its cells: MMLU by subject (macro), by question (pooled), and how sure the letters are. */
 import type { MmluSplit } from "../src/data/mmlu.ts";
-import { letters, mmluSplits } from "../src/data/mmlu.ts";
-import type { Measure } from "../src/evaluation/score.ts";
+import { mmluSplits } from "../src/data/mmlu.ts";
+import { type MmluMeasure, mmluMeasures, type OneLetter, oneLetterOf } from "../src/evaluation/mmlu-score.ts";
 import type { MmluCell } from "./mmlu-cell-file.ts";
 import { methodTitle } from "./parameters.ts";
 import { type SetName, setNames } from "./recipes/table5.ts";
-import { errorOfMean, type Figure, mean, meanOf, type Outcome, type Row, rowsOf } from "./summary.ts";
+import { errorOfMean, type Figure, meanOf, type Outcome, type Row, rowsOf } from "./summary.ts";
 
 export type MmluOutcome = Outcome<MmluCell>;
 export type MmluRow = Row<MmluCell>;
-
-/** The rulers there are: the published letters, and those with a space where they are other tokens. */
-export const mmluMeasures = ["labels", "spacedLabels"] as const satisfies Measure[];
-export type MmluMeasure = (typeof mmluMeasures)[number];
 
 export const mmluRulers: Readonly<Record<MmluMeasure, string>> = {
   labels: "the letters as the published code looks them up",
@@ -83,26 +79,12 @@ export function letterNats(row: MmluRow, names: readonly string[], measure: Mmlu
   });
 }
 
-/**
- * What always answering the same letter would score at best, percent. (The most frequent letter of every single subject
- * would be a better guess than anybody can make: of twenty questions it is right in nearly two of five.)
- */
-export function oneLetter(
-  rows: readonly MmluRow[],
-  names: readonly string[],
-): { readonly letter: string; readonly macro: number; readonly pooled: number } {
+/** What always answering the same letter would score at best. */
+export function oneLetter(rows: readonly MmluRow[], names: readonly string[]): OneLetter {
   const predictions = rows[0]?.outcomes[0]?.predictions ?? [];
-  const bySubject = names.map((name) =>
-    predictions.filter(({ task }) => task === name).map(({ label }) => label),
+  return oneLetterOf(
+    names.map((name) => predictions.filter(({ task }) => task === name).map(({ label }) => label)),
   );
-  const share = (labels: readonly string[], letter: string): number =>
-    (100 * labels.filter((label) => label === letter).length) / labels.length;
-  const guesses = letters.map((letter) => ({
-    letter,
-    macro: mean(bySubject.map((labels) => share(labels, letter))),
-    pooled: share(bySubject.flat(), letter),
-  }));
-  return guesses.reduce((best, guess) => (guess.macro > best.macro ? guess : best));
 }
 
 /** Trained parameters of a row; null for the base. */

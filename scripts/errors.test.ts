@@ -202,6 +202,16 @@ describe("flags", () => {
     expect(train(["--clip", "-1"])).toContain('--clip is "-1"; expected a number of at least 0');
   });
 
+  test("MMLU's, where it is not asked, and what it cannot be asked by", () => {
+    const evaluate = ["--model", model, "--data", root];
+    expect(refused("evaluate", [...evaluate, "--shots", "3"])).toContain("--shots: only mmlu has these");
+    expect(refused("evaluate", [...evaluate, "--unmerged"])).toContain("--unmerged is about an adapter");
+    const mmlu = [...evaluate, "--tasks", "mmlu"];
+    expect(refused("evaluate", mmlu)).toContain("MMLU's test is not there; expected");
+    expect(refused("evaluate", [...mmlu, "--splits", "train"])).toContain("expected one of val, test");
+    expect(refused("evaluate", [...mmlu, "--prompt-tokens", "100000"])).toContain("max_position_embeddings");
+  });
+
   test("more tokens than the model has positions for", () => {
     const args = ["--model", model, "--prompt", "x", "--max-new-tokens", "1000000"];
     expect(refused("generate", args)).toContain("max_position_embeddings");
@@ -228,7 +238,7 @@ describe("surroundings", () => {
       JSON.stringify([{ instruction: "x", input: "", output: "true", answer: "true" }]),
     );
     const into = ["--data", join(root, "folders"), "--out", join(root, "folders")];
-    expect(refused("evaluate", [...evaluate, ...into])).toContain("expected a file");
+    expect(refused("evaluate", [...evaluate, ...into])).toContain("expected the name of a new file");
   });
 
   test("no compiler", () => {

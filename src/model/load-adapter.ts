@@ -3,12 +3,19 @@ import { methodInNorm } from "../adapters/registry.ts";
 import { type AdapterFolder, loadAdapterValues, type StoredFactors } from "../adapters/storage.ts";
 import { Problems } from "../errors.ts";
 import { PEFT_CONFIG_FILE, peftRank, peftScaling } from "../formats/peft.ts";
-import { createArena, freeArena } from "../native/arena.ts";
+import { type Arena, createArena, freeArena } from "../native/arena.ts";
 import type { Llama } from "./model.ts";
 import type { Quantization } from "./nf4.ts";
 import { planMerge } from "./planning.ts";
 import { linearNames } from "./shapes.ts";
-import { type AdapterOptions, attachTrainables, freeTrainables, mergeTrainables } from "./trainables.ts";
+import {
+  type AdapterOptions,
+  attachTrainables,
+  freeTrainables,
+  mergeTrainables,
+  prepareTrainables,
+  type Trainables,
+} from "./trainables.ts";
 
 /**
  * What an adapter folder was trained with. Scaling is what counts: alpha is given so that alpha / rank is the folder's.
@@ -83,6 +90,25 @@ export function quantizationMismatch(
 
 /** W += ΔW of a folder's adapter: what remains is a plain model. */
 export function mergeFolder(model: Llama, folder: AdapterFolder): void {
+  withFolder(model, folder, (trained, arena) => {
+    mergeTrainables(model, trained, arena);
+    freeTrainables(model, trained);
+  });
+}
+
+/** A folder's adapter behind the linears of the model, whose weights stay as they are. @returns what takes it away again */
+export function attachFolder(model: Llama, folder: AdapterFolder): () => void {
+  return withFolder(model, folder, (trained, arena) => {
+    prepareTrainables(model, trained, arena);
+    return () => freeTrainables(model, trained);
+  });
+}
+
+function withFolder<T>(
+  model: Llama,
+  folder: AdapterFolder,
+  use: (trained: Trainables, arena: Arena) => T,
+): T {
   const options = adapterOptionsOf(folder);
   const load = { compute: model.compute, positions: 1 };
   const arena = createArena(model.device, planMerge(model.config, load, options));
@@ -90,9 +116,10 @@ export function mergeFolder(model: Llama, folder: AdapterFolder): void {
     const trained = attachTrainables(model, options, arena);
     try {
       loadAdapterValues(folder, model.device, trained.adapters);
-      mergeTrainables(model, trained, arena);
-    } finally {
+      return use(trained, arena);
+    } catch (error) {
       freeTrainables(model, trained);
+      throw error;
     }
   } finally {
     freeArena(arena);

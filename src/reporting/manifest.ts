@@ -1,6 +1,6 @@
 /** What made a result: enough to make it again. Goes into every cell, run and benchmark file. */
 import { existsSync, readFileSync } from "node:fs";
-import { isAbsolute, join, relative, resolve } from "node:path";
+import { basename, isAbsolute, join, relative, resolve } from "node:path";
 
 export interface Manifest {
   readonly sbora: string;
@@ -43,6 +43,13 @@ export function makeManifest(
 /** SHA-256 of a file's bytes. */
 export function fileHash(path: string): string {
   return new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
+}
+
+/** The hash of several files: over their names and contents, in the order given; of one, its own. */
+export function filesHash(paths: readonly string[]): string {
+  if (paths.length === 1) return fileHash(paths[0]!);
+  const all = JSON.stringify(paths.map((path) => [basename(path), fileHash(path)]));
+  return new Bun.CryptoHasher("sha256").update(all).digest("hex");
 }
 
 /** The command that was typed, ready for a shell in the same folder: the script as it is called from there, blanks quoted. */
