@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { methodNames } from "../adapters/adapter.ts";
+import { hashIndices, indicesOf } from "../adapters/avoid.ts";
 import { readAdapter } from "../adapters/storage.ts";
 import { InputError } from "../errors.ts";
 import { readPeftConfig } from "../formats/peft.ts";
@@ -280,6 +281,16 @@ describe("refused before anything is written", () => {
     const message = await refused({ initAdapter: first.out, recipe: { ...recipe, method: "lora", rank: 8 } });
     expect(message).toContain("method is sbora-fa, this run asks for lora");
     expect(message).toContain("rank is 4");
+  });
+
+  test("an adapter to start from whose indices are to be avoided", async () => {
+    const first = options();
+    (await fineTune(first)).close();
+    const avoid = indicesOf([readAdapter(first.out)], "sbora-fa");
+    const disjoint = { avoid, recipe: { ...recipe, avoidIndices: hashIndices(avoid) } };
+    expect(await refused({ ...disjoint, initAdapter: first.out })).toContain(
+      "10 modules (layers.0.mlp.down_proj, …) have indices that --avoid-indices-of rules out",
+    );
   });
 
   test("a folder that holds a run, without resume; a run resumed on other data or with another recipe", async () => {

@@ -181,6 +181,14 @@ function attach(
     ({ rank, scaling }) => rank !== stored.rank || scaling * rank !== stored.alpha,
   );
   if (others.length > 0) problems.add(`${others.length} modules have another rank or scaling than the rest`);
+  // Its indices take the place of those that would be drawn.
+  const crossing = [...folder.modules].filter(([module, { index }]) =>
+    index?.values.some((i) => options.avoid?.get(module)?.has(i)),
+  );
+  if (crossing.length > 0)
+    problems.add(
+      `${crossing.length} modules (${crossing[0]![0]}, …) have indices that --avoid-indices-of rules out, expected others`,
+    );
   problems.throwIfAny(folder.dir, "Start from an adapter of the same kind.");
   const mismatch = baseMismatch(folder, fingerprint);
   if (mismatch) options.onNote?.(mismatch);
