@@ -49,27 +49,53 @@ export interface LoadOptions {
   readonly quantize?: Quantization;
 }
 
-/** Builds the model from any source. */
+/** Builds the model from any source; when that fails, what was made of it is freed. */
 export function buildLlama(
   device: Device,
   config: LlamaConfig,
   source: WeightSource,
   options: LoadOptions,
 ): Llama {
-  const { compute, positions } = options;
+  const made: (() => void)[] = [];
+  try {
+    return assemble(device, config, source, options, made);
+  } catch (error) {
+    for (const free of made) free();
+    throw error;
+  }
+}
+
+/** `made` gets what frees each part. */
+function assemble(
+  device: Device,
+  config: LlamaConfig,
+  source: WeightSource,
+  { compute, positions }: LoadOptions,
+  made: (() => void)[],
+): Llama {
   const { hiddenSize: H, vocabSize: V, headSize } = config;
+  const tensorOf = (...shape: number[]): Tensor => {
+    const tensor = createTensor(device, "f32", shape);
+    made.push(() => freeTensor(device, tensor));
+    return tensor;
+  };
   const vector = (name: string): Tensor => {
-    const tensor = createTensor(device, "f32", [H]);
+    const tensor = tensorOf(H);
     writeF32(device, tensor, source.vector(name, H));
     return tensor;
   };
-  const embedding = source.matrix("model.embed_tokens.weight", V, H, compute);
-  const head = config.tiedEmbeddings ? embedding : source.matrix("lm_head.weight", V, H, compute);
+  const matrix = (name: string, out: number, width: number): Weight => {
+    const weight = source.matrix(name, out, width, compute);
+    made.push(() => freeWeight(device, weight));
+    return weight;
+  };
+  const embedding = matrix("model.embed_tokens.weight", V, H);
+  const head = config.tiedEmbeddings ? embedding : matrix("lm_head.weight", V, H);
   const layers = Array.from({ length: config.layers }, (_, i) => ({
     linears: Object.fromEntries(
       linearNames.map((name) => {
         const shape = linearShape(config, i, name);
-        const weight = source.matrix(`model.${shape.name}.weight`, shape.out, shape.in, compute);
+        const weight = matrix(`model.${shape.name}.weight`, shape.out, shape.in);
         return [name, { weight, adapter: null }];
       }),
     ) as Record<LinearName, Linear>,
@@ -79,8 +105,8 @@ export function buildLlama(
   const finalNorm = vector("model.norm.weight");
   const half = headSize / 2;
   const rope = {
-    cosine: createTensor(device, "f32", [positions, half]),
-    sine: createTensor(device, "f32", [positions, half]),
+    cosine: tensorOf(positions, half),
+    sine: tensorOf(positions, half),
   };
   ropeTable(device, { positions, headSize, theta: config.ropeTheta, scaling: config.ropeScaling }, rope);
   return { device, config, compute, embedding, head, layers, finalNorm, rope };
