@@ -271,6 +271,18 @@ describe("refused before anything is written", () => {
     expect(await refused({ recipe: { ...recipe, lossOn: "response", cutoff: 20 } })).toContain("cutoff");
   });
 
+  test("more parameters than a checkpoint holds", async () => {
+    const large = join(root, "large");
+    writeTinyModel(large);
+    const path = join(large, "config.json");
+    const config = JSON.parse(readFileSync(path, "utf8"));
+    writeFileSync(path, JSON.stringify({ ...config, vocab_size: 2 ** 24, hidden_size: 128 }));
+    const own = options({ modelDir: large, recipe: { ...recipe, method: "full", dropout: 0 } });
+    expect(() => prepareRun(own)).toThrow(
+      /would train 2147\d{6} parameters, at most 1073741824 fit a checkpoint/,
+    );
+  });
+
   test("an output folder below a file", async () => {
     expect(await refused({ out: join(dataFile, "run") })).toContain("cannot be written");
   });

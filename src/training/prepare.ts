@@ -61,6 +61,8 @@ const PASS_TOKENS = 1024;
 /** Positions for evaluation prompts with their answers: beyond the cutoff, and altogether where the model allows it. */
 const GENERATED_POSITIONS = 512;
 const USUAL_POSITIONS = 4096;
+/** A checkpoint is read and written by whole tensors, and one array in JavaScript holds 4 GiB. */
+const MOST_PARAMETERS = 2 ** 30;
 const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 
 /** @throws InputError for whatever of recipe, model folder and records do not fit together. */
@@ -97,6 +99,12 @@ export function prepareRun(input: RunInput): PreparedRun {
     bytesPerWeight(modelDir, compute),
     input.recompute,
   );
+  if (plan.parameters > MOST_PARAMETERS) {
+    throw new InputError(
+      `${modelDir}: method ${recipe.method} would train ${plan.parameters} parameters, at most ${MOST_PARAMETERS} fit a ` +
+        `checkpoint; take a smaller model or rank, or another method.`,
+    );
+  }
   const tokenizer = loadTokenizer(modelDir);
   const { train, validation } = examplesOf(input, prompt, tokenizer, config);
   const steps = runLength(recipe, train.length);
