@@ -4,7 +4,12 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Tokenizer as HfTokenizer } from "@huggingface/tokenizers";
+import {
+  ByteLevelPreTokenizer,
+  Tokenizer as HfTokenizer,
+  type PreTokenizer,
+  SequencePreTokenizer,
+} from "@huggingface/tokenizers";
 import { InputError, messageOf, Problems } from "../errors.ts";
 import { isRecord, parseObject, readOptionalObject, readOptionalText, type TextFile } from "./json.ts";
 
@@ -144,7 +149,12 @@ function openBackend(path: string, json: Record<string, unknown>): HfTokenizer {
   const pre_tokenizer = { type: "Sequence", pretokenizers: given === null ? [own] : [own, given] };
   try {
     const absent = { normalizer: null, post_processor: null, decoder: null };
-    return new HfTokenizer({ ...absent, ...json, pre_tokenizer }, { clean_up_tokenization_spaces: false });
+    const backend = new HfTokenizer(
+      { ...absent, ...json, pre_tokenizer },
+      { clean_up_tokenization_spaces: false },
+    );
+    correctWhiteSpace(backend.pre_tokenizer);
+    return backend;
   } catch (error) {
     throw new InputError(`${path}: not a tokenizer we can read (${messageOf(error)}); download it again.`);
   }
@@ -158,6 +168,15 @@ function unicodeDigits(part: unknown): unknown {
   if (part.type !== "Digits") return part;
   const Regex = part.individual_digits === true ? "\\p{N}" : "\\p{N}+";
   return { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false };
+}
+
+/** ByteLevel's words by Unicode's white space; the package has JavaScript's \s, which takes U+FEFF in and leaves U+0085 out. */
+const WORDS =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+
+function correctWhiteSpace(part: PreTokenizer | null): void {
+  if (part instanceof SequencePreTokenizer) part.tokenizers.forEach(correctWhiteSpace);
+  else if (part instanceof ByteLevelPreTokenizer) part.pattern = WORDS;
 }
 
 function vocabularyOf(backend: HfTokenizer): readonly (string | undefined)[] {
