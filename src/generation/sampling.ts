@@ -98,7 +98,8 @@ export function pick(
 ): number | null {
   if (isGreedy(options)) return ids[0]!;
   const { topK, topP, minP } = options;
-  const weights = Float64Array.from(logProbabilities, Math.exp);
+  const weights = new Float64Array(logProbabilities.length);
+  for (let i = 0; i < weights.length; i++) weights[i] = Math.exp(logProbabilities[i]!);
   const limited = topK > 0 && topK <= weights.length;
   if (topK > weights.length && !complete) return null;
   const list = limited ? weights.subarray(0, topK) : weights;
@@ -114,10 +115,33 @@ export function pick(
 
 /** As `pick`, from the whole tempered row of logits. */
 export function pickFromRow(options: SamplingOptions, logits: Float32Array, u: number): number {
-  const ids = Uint32Array.from(logits, (_, i) => i).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  const ids = descending(logits);
   const best = logits[ids[0]!]!;
-  const logProbabilities = Float64Array.from(ids, (id) => logits[id]! - best);
+  const logProbabilities = new Float64Array(ids.length);
+  for (let i = 0; i < ids.length; i++) logProbabilities[i] = logits[ids[i]!]! - best;
   return pick(options, { ids, logProbabilities }, true, u)!;
+}
+
+/** Room for a token's id below its logit in the 53 bits of a number. */
+const MAX_VOCABULARY = 2 ** 21;
+
+/**
+ * Token ids, the largest logit first, ties to the lower id. As keys of one number each, logit above id, the engine sorts a
+ * row of 50,000 in a millisecond; by a function that compares it takes fifty, and one token in twenty at temperature 1
+ * needs the row.
+ */
+function descending(logits: Float32Array): Uint32Array {
+  const bits = new Uint32Array(logits.buffer, logits.byteOffset, logits.length);
+  const keys = new Float64Array(logits.length);
+  for (let i = 0; i < keys.length; i++) {
+    const b = bits[i]!;
+    // Ascending where the logit descends; both zeros alike.
+    keys[i] = (b > 0x80000000 ? b : 0x7fffffff - (b & 0x7fffffff)) * MAX_VOCABULARY + i;
+  }
+  keys.sort();
+  const ids = new Uint32Array(keys.length);
+  for (let i = 0; i < ids.length; i++) ids[i] = keys[i]! % MAX_VOCABULARY;
+  return ids;
 }
 
 /** Length of the prefix that top-p and min-p leave; `total` is the weight of all tokens to choose from. */
