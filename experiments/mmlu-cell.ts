@@ -3,7 +3,6 @@
  * §1.9), then merge it and measure the held-out replies once more. Whatever is finished stays on disk, so that a run that
  * was stopped goes on where it was.
  */
-import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { MmluSplit } from "../src/data/mmlu.ts";
 import {
@@ -15,7 +14,6 @@ import {
   scoreMmlu,
 } from "../src/evaluation/mmlu.ts";
 import type { Prediction } from "../src/evaluation/run.ts";
-import { writeTextFile } from "../src/formats/files.ts";
 import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import { widestFeature } from "../src/model/shapes.ts";
 import { withArena } from "../src/native/arena.ts";
@@ -24,20 +22,11 @@ import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
 import { restoreParameters, type StepMetrics } from "../src/training/loop.ts";
 import { type PreparedRun, prepareRun } from "../src/training/prepare.ts";
-import { recipeHash } from "../src/training/recipe.ts";
-import {
-  type HeldOut,
-  keepLosses,
-  makeFolder,
-  readCell,
-  type StoredPrediction,
-  type TrainedFacts,
-  writeCell,
-  writeLosses,
-} from "./cell-file.ts";
+import type { HeldOut, StoredPrediction, TrainedFacts } from "./cell-file.ts";
+import { finishCell, keptPredictions, stepsIn } from "./cell-work.ts";
 import { type MmluCell, type MmluPlan, type MmluResult, resultName } from "./mmlu-cell-file.ts";
 import type { MmluStudy } from "./mmlu-study.ts";
-import { alone, type CellWatch, describedCell, factsOf, resultOf, stepsIn } from "./run-cell.ts";
+import { type CellWatch, describedCell, factsOf, finishedOrMade, resultOf } from "./run-cell.ts";
 import { mean } from "./summary.ts";
 
 /** The finished cell, or null when it was asked to stop. @throws InputError when another process is at work on it */
@@ -46,16 +35,9 @@ export async function runMmluCell(
   plan: MmluPlan,
   watch: CellWatch,
 ): Promise<MmluCell | null> {
-  const finished = readCell<MmluCell>(plan.place, plan.recipe);
-  if (finished) {
-    keepLosses(plan.place);
-    return finished;
-  }
-  return alone(plan.place, watch, async (own) => {
-    // Another process may have finished it while this one waited.
-    const since = readCell<MmluCell>(plan.place, plan.recipe);
-    return since ?? (plan.recipe.training ? trainedCell(study, plan, own) : baseCell(study, plan, own));
-  });
+  return finishedOrMade<MmluCell>(plan, watch, (own) =>
+    plan.recipe.training ? trainedCell(study, plan, own) : baseCell(study, plan, own),
+  );
 }
 
 async function trainedCell(study: MmluStudy, plan: MmluPlan, watch: CellWatch): Promise<MmluCell | null> {
@@ -177,36 +159,13 @@ async function askAll(
   for (const subject of subjects) {
     if (watch.shouldStop()) return null;
     const before = predictions.length;
-    const own = await askSubject(plan, subject, ids, model, (done) =>
-      watch.onEvaluate("MMLU", before + done, total),
+    const own = await keptPredictions(plan.place, plan.recipe, subject.name, () =>
+      scoreMmlu(model, subject, ids, (done) => watch.onEvaluate("MMLU", before + done, total)),
     );
     sets[subject.name] = mmluResult(own, subject.shortened);
     predictions.push(...own.map((prediction) => ({ task: subject.name, ...prediction })));
   }
   return { sets, predictions, start };
-}
-
-/** Predictions of one subject, from the part file of an interrupted evaluation where it is there. */
-async function askSubject(
-  { place, recipe }: MmluPlan,
-  subject: AskedSubject,
-  ids: LetterIds,
-  model: Llama,
-  onDone: (questions: number) => void,
-): Promise<Prediction[]> {
-  const hash = recipeHash(recipe);
-  const part = join(place.work, "evaluated", `${subject.name.replace("/", "-")}.json`);
-  if (existsSync(part)) {
-    const stored = JSON.parse(readFileSync(part, "utf8")) as {
-      recipeHash: string;
-      predictions: Prediction[];
-    };
-    if (stored.recipeHash === hash) return stored.predictions;
-  }
-  const predictions = await scoreMmlu(model, subject, ids, onDone);
-  makeFolder(join(part, ".."));
-  writeTextFile(part, `${JSON.stringify({ recipeHash: hash, predictions })}\n`);
-  return predictions;
 }
 
 export function mmluResult(predictions: readonly Prediction[], shortened: number): MmluResult {
@@ -232,10 +191,6 @@ function written(
 ): MmluCell {
   const { timing, ...head } = describedCell(study, recipe, facts);
   const cell: MmluCell = { ...head, tasks: { sets, heldOut }, timing };
-  writeLosses(place);
-  writeCell(place, cell, predictions);
-  // The adapter and its metrics stay; what only a resumed run would need goes.
-  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
-  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
+  finishCell(place, cell, predictions);
   return cell;
 }

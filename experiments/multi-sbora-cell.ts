@@ -29,6 +29,7 @@ import {
   type TrainedFacts,
   writeCell,
 } from "./cell-file.ts";
+import { stepsIn } from "./cell-work.ts";
 import type { TaskData } from "./multi-sbora-data.ts";
 import type { AdapterRecipe, Draw, MultiRecipe } from "./multi-sbora-recipe.ts";
 import { compareMerged, type Structure } from "./multi-sbora-structure.ts";
@@ -38,7 +39,6 @@ import {
   factsOf,
   heldOutExamples,
   resultOf,
-  stepsIn,
   taskPredictions,
 } from "./run-cell.ts";
 

@@ -2,16 +2,13 @@
  * One cell of a table: train, save the adapter, merge, evaluate, write. Whatever is finished stays on disk, so that a run
  * that was stopped goes on where it was: training from its checkpoint, the evaluation from the last task done.
  */
-import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { encodeRecords } from "../src/data/examples.ts";
 import type { InstructionRecord } from "../src/data/records.ts";
 import { splitValidation } from "../src/data/split.ts";
-import { InputError } from "../src/errors.ts";
 import { evaluateTask, type Prediction } from "../src/evaluation/run.ts";
 import { majority, measures, parsedShare, scoreOf } from "../src/evaluation/score.ts";
 import { taskNamed } from "../src/evaluation/tasks/registry.ts";
-import { writeTextFile } from "../src/formats/files.ts";
 import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import { widestFeature } from "../src/model/shapes.ts";
 import { type Device, reserve } from "../src/native/device.ts";
@@ -22,21 +19,20 @@ import type { StepMetrics } from "../src/training/loop.ts";
 import { type PreparedRun, prepareRun } from "../src/training/prepare.ts";
 import { recipeHash, type TrainRecipe } from "../src/training/recipe.ts";
 import {
+  type AnyCell,
   type CellFile,
   type CellPlace,
   type CellRecipe,
   type HeldOut,
   keepLosses,
-  makeFolder,
   readCell,
   SCHEMA_VERSION,
   type StoredPrediction,
   type TaskResult,
   type TrainedFacts,
-  writeCell,
-  writeLosses,
 } from "./cell-file.ts";
 import { type LockOptions, lockCell } from "./cell-lock.ts";
+import { finishCell, keptPredictions, stepsIn } from "./cell-work.ts";
 
 /** What the cells of one table share. */
 export interface Study {
@@ -69,17 +65,25 @@ export interface CellWatch {
 
 /** The finished cell, or null when it was asked to stop. @throws InputError when another process is at work on it */
 export async function runCell(study: Study, plan: CellPlan, watch: CellWatch): Promise<CellFile | null> {
-  const finished = readCell(plan.place, plan.recipe);
+  const { training } = plan.recipe;
+  return finishedOrMade<CellFile>(plan, watch, (own) =>
+    training ? trainedCell(study, plan, training, own) : baseCell(study, plan, own),
+  );
+}
+
+/** The finished cell, else what `make` makes of it while no other process does. */
+export async function finishedOrMade<C extends AnyCell>(
+  { place, recipe }: { readonly place: CellPlace; readonly recipe: C["recipe"] },
+  watch: CellWatch,
+  make: (watch: CellWatch) => Promise<C | null>,
+): Promise<C | null> {
+  const finished = readCell<C>(place, recipe);
   if (finished) {
-    keepLosses(plan.place);
+    keepLosses(place);
     return finished;
   }
-  const { training } = plan.recipe;
-  return alone(plan.place, watch, async (own) => {
-    // Another process may have finished it while this one waited.
-    const since = readCell(plan.place, plan.recipe);
-    return since ?? (training ? trainedCell(study, plan, training, own) : baseCell(study, plan, own));
-  });
+  // Another process may have finished it while this one waited.
+  return alone(place, watch, async (own) => readCell<C>(place, recipe) ?? make(own));
 }
 
 /**
@@ -234,11 +238,7 @@ async function evaluateAndWrite(
   }
   const { timing, ...head } = describedCell(study, recipe, { trained, steps, start });
   const cell: CellFile = { ...head, tasks: { sets, heldOut: heldOutOf(measured) }, timing };
-  writeLosses(place);
-  writeCell(place, cell, all);
-  // The adapter and its metrics stay; what only a resumed run would need goes.
-  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
-  rmSync(join(place.work, "train", "checkpoint"), { recursive: true, force: true });
+  finishCell(place, cell, all);
   return cell;
 }
 
@@ -267,7 +267,7 @@ export function describedCell<R extends { readonly inputs: { readonly base: stri
   };
 }
 
-/** Predictions of one task, from the part file of an interrupted evaluation where it is there. */
+/** Predictions of one task, those of an interrupted evaluation where they are there. */
 export async function taskPredictions(
   run: Pick<PreparedRun, "tokenizer" | "prompt">,
   model: Llama,
@@ -276,26 +276,16 @@ export async function taskPredictions(
   records: readonly InstructionRecord[],
   watch: CellWatch,
 ): Promise<Prediction[]> {
-  const hash = recipeHash(recipe);
-  const part = join(place.work, "evaluated", `${name}.json`);
-  if (existsSync(part)) {
-    const stored = JSON.parse(readFileSync(part, "utf8")) as {
-      recipeHash: string;
-      predictions: Prediction[];
-    };
-    if (stored.recipeHash === hash) return stored.predictions;
-  }
   const { beams, rulers, maxNewTokens } = recipe.evaluation;
-  const predictions = await evaluateTask(model, run.tokenizer, taskNamed(name), records, {
-    beams,
-    rulers,
-    ...(maxNewTokens === undefined ? {} : { maxNewTokens }),
-    prompt: (record) => run.prompt.test(record),
-    onProgress: (done, of) => watch.onEvaluate(name, done, of),
-  });
-  makeFolder(join(part, ".."));
-  writeTextFile(part, `${JSON.stringify({ recipeHash: hash, predictions })}\n`);
-  return predictions;
+  return keptPredictions(place, recipe, name, () =>
+    evaluateTask(model, run.tokenizer, taskNamed(name), records, {
+      beams,
+      rulers,
+      ...(maxNewTokens === undefined ? {} : { maxNewTokens }),
+      prompt: (record) => run.prompt.test(record),
+      onProgress: (done, of) => watch.onEvaluate(name, done, of),
+    }),
+  );
 }
 
 /** Figures of one task from its predictions. */
@@ -320,27 +310,6 @@ function heldOutOf({ unmerged, merged, held }: Evaluated["measured"]): HeldOut |
   if (unmerged === null || merged === null) return null;
   const tokens = held.reduce((sum, example) => sum + example.tokens.length - example.labelFrom, 0);
   return { records: held.length, tokens, unmerged, merged };
-}
-
-/** The lines of metrics.jsonl. @throws InputError unless they are the steps from 1 on, each once */
-export function stepsIn(path: string): StepMetrics[] {
-  const lines = readFileSync(path, "utf8").split("\n").filter(Boolean);
-  return lines.map((line, i) => {
-    const step = parsedStep(line);
-    if (step?.step === i + 1) return step;
-    throw new InputError(
-      `${path}: line ${i + 1} is not step ${i + 1}; the file was changed, or two runs wrote into it. Delete its folder ` +
-        "to train again.",
-    );
-  });
-}
-
-function parsedStep(line: string): StepMetrics | null {
-  try {
-    return JSON.parse(line) as StepMetrics;
-  } catch {
-    return null;
-  }
 }
 
 function trainingTimes(steps: readonly StepMetrics[]) {

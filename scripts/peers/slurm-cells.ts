@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CellPlace } from "../../experiments/cell-file.ts";
-import { stepsIn } from "../../experiments/run-cell.ts";
+import { stepsIn } from "../../experiments/cell-work.ts";
 
 /** "" where there is no such file. */
 export function textOf(path: string): string {
