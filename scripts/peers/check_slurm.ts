@@ -1,8 +1,8 @@
 /**
  * Job arrays (experiments/run-array.sbatch, experiments/cell.ts) in real Slurm, on a cluster of two nodes that this command
  * starts and ends (slurm-cluster.ts). The cells of a tiny Table 3 are requeued, killed, asked for twice at once, near their
- * time limit, on a node that loses its power, and cancelled, each in the middle of its training; every one has to be, but
- * for `timing`, the bytes that one process makes of it without Slurm. Five to eight minutes; exits with 1 when a check fails.
+ * time limit, on a node that loses its power, cancelled, and frozen, each in the middle of its training; every one has to
+ * be, but for `timing`, the bytes that one process makes of it without Slurm. Seven minutes and more; exits with 1 when a check fails.
  *
  *     apt-get install --no-install-recommends slurmctld slurmd slurm-client
  *     bun run scripts/peers/check_slurm.ts
@@ -28,9 +28,9 @@ import { type Cluster, missing, startCluster, until } from "./slurm-cluster.ts";
 const NODES = ["node1", "node2"];
 /** Enough that a process which nobody can stop outlives a requeue. */
 const STEPS = 400;
-const CELLS = ["table3", "--methods", "lora,sbora-fa,sbora-fb", "--steps", `${STEPS}`, "--limit", "4"];
+const CELLS = ["table3", "--methods", "lora,oa,sbora-fa,sbora-fb", "--steps", `${STEPS}`, "--limit", "4"];
 /** By their number in the array, from 1. */
-const NAMES = ["base-r0", "lora-r8", "sbora-fa-r8", "sbora-fb-r8"].map((name) => `tiny-${name}-s42`);
+const NAMES = ["base-r0", "lora-r8", "oa-r8", "sbora-fa-r8", "sbora-fb-r8"].map((name) => `tiny-${name}-s42`);
 
 const checkout = join(import.meta.dir, "../..");
 const root = mkdtempSync(join(tmpdir(), "sbora-slurm-"));
@@ -171,21 +171,44 @@ async function twiceNearItsLimitAndOnADeadNode(cluster: Cluster, array: string):
   await startNode(dead);
 }
 
-async function cancelledAndSubmittedAgain(cluster: Cluster, array: string): Promise<void> {
-  const { slurm, jobField, untilJob } = cluster;
-  const task = `${array}_4`;
+async function frozenAndTakenOver(cluster: Cluster, array: string): Promise<void> {
+  const { slurm, untilJob } = cluster;
+  const [task, place] = [`${array}_4`, placeOf(4)];
   slurm("scontrol", "release", task);
   await untilTrained(4, 30);
+  slurm("scontrol", "suspend", task);
+  await untilJob(task, "JobState", "SUSPENDED");
+  const frozen = trainedSteps(place);
+  const next = `${submit(cluster, "4")}_4`;
+  say(`${task} is frozen; ${next} waits for the lock to grow old (2 minutes)`);
+  await until("the cell is taken over", () => ownersOf(place).length === 2, 240);
+  // Nothing was saved: the new owner begins at step 1.
+  await until("the new owner trains", () => {
+    const steps = trainedSteps(place);
+    return steps.length > 30 && steps[0] !== frozen[0];
+  });
+  slurm("scontrol", "resume", task);
+  await untilJob(task, "JobState", "FAILED");
+  const stopped = new RegExp(`Slurm job ${next}, since .* has taken this cell over.*\\n$`).test(logOf(task));
+  check(`frozen: when ${task} wakes up in the middle of a step it finds ${next} at work, and stops`, stopped);
+  await untilJob(next, "JobState", "COMPLETED", 180);
+}
+
+async function cancelledAndSubmittedAgain(cluster: Cluster, array: string): Promise<void> {
+  const { slurm, jobField, untilJob } = cluster;
+  const task = `${array}_5`;
+  slurm("scontrol", "release", task);
+  await untilTrained(5, 30);
   slurm("scancel", task);
-  await until("its process has ended", () => processesOf(out, 4).length === 0);
-  const saved = savedBy("scancel", task, 4);
+  await until("its process has ended", () => processesOf(out, 5).length === 0);
+  const saved = savedBy("scancel", task, 5);
   const again = submit(cluster, `1-${NAMES.length}`);
   for (const i of NAMES.keys()) await untilJob(`${again}_${i + 1}`, "JobState", "COMPLETED", 180);
   const state = `${jobField(task, "JobState")} ${jobField(task, "Restarts")}`;
   check("scancel: it was not put back into the queue", state === "CANCELLED 0");
-  const known = [1, 2, 3].every((index) => logOf(`${again}_${index}`).includes("was finished already"));
+  const known = [1, 2, 3, 4].every((index) => logOf(`${again}_${index}`).includes("was finished already"));
   check("submitted again: finished cells end at once", known);
-  checkGoesOn("submitted again", 4, saved);
+  checkGoesOn("submitted again", 5, saved);
 }
 
 async function besideOneProcess(): Promise<void> {
@@ -201,11 +224,11 @@ async function besideOneProcess(): Promise<void> {
   const left = files.filter((name) => /\/owner\.\d+$|\.tmp$/.test(name));
   check(`no lock and no temporary file is left${left.map((name) => ` ${name}`)}`, left.length === 0);
   const list = await experiment("cell.ts", [...CELLS, "--out", out, "--list"]);
-  check("cell.ts --list: 4 of 4 finished", list.includes("4 of 4 finished"));
+  check("cell.ts --list: all are finished", list.includes("5 of 5 finished"));
   const table = await experiment("table3.ts", [...CELLS.slice(1), "--out", out, "--collect"]);
   check(
-    "table3.ts --collect: the table of 4 cells",
-    table.includes("\n4 cells in ") && !table.includes("Not finished"),
+    "table3.ts --collect: the table of all cells",
+    table.includes("\n5 cells in ") && !table.includes("Not finished"),
   );
 }
 
@@ -222,7 +245,9 @@ async function main(): Promise<void> {
   await requeuedKilledAndLeftBehind(cluster, array);
   say("cell 3 is asked for twice at once, comes near its time limit, and its node loses its power");
   await twiceNearItsLimitAndOnADeadNode(cluster, array);
-  say("cell 4 is cancelled, then the whole array is submitted once more");
+  say("cell 4 is frozen, taken over, and wakes up");
+  await frozenAndTakenOver(cluster, array);
+  say("cell 5 is cancelled, then the whole array is submitted once more");
   await cancelledAndSubmittedAgain(cluster, array);
   say("all of them beside those of one process without Slurm");
   await withoutSlurm;
