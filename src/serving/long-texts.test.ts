@@ -148,3 +148,32 @@ test("an adapter that goes, or comes anew, while a prompt for it is tokenized: 4
   expect(base.status).toBe(200);
   await own.close();
 });
+
+test("a chat template without an end keeps the one who asks waiting, and nobody else", async () => {
+  const hostile = await tinyFolders();
+  const endless = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";
+  await Bun.write(`${hostile.model}/chat_template.jinja`, endless);
+  const own = tinyApp(hostile);
+  await own.ready;
+  const chat = { model: "tiny", messages: [{ role: "user", content: "x" }], max_tokens: 1 };
+  for (let i = 0; i < 2; i++) {
+    let answer: Response | null = null;
+    const asked = own.ask("/v1/chat/completions", chat).then((response) => {
+      answer = response;
+    });
+    let longest = 0;
+    while (!answer) {
+      const start = performance.now();
+      expect((await own.ask("/health")).status).toBe(200);
+      await Bun.sleep(1);
+      longest = Math.max(longest, performance.now() - start);
+    }
+    await asked;
+    expect((answer as Response).status).toBe(400);
+    expect(await (answer as Response).text()).toContain("chat_template ran for 2000 ms");
+    // 50 ms on the thread of all requests, once; the machine may have other things to do.
+    expect(longest).toBeLessThan(1000);
+  }
+  await own.close();
+  hostile.remove();
+});

@@ -2,7 +2,13 @@
 import { basename } from "node:path";
 import type { z } from "zod";
 import { InputError } from "../errors.ts";
-import type { ChatMessage, ChatOptions, RenderedChat } from "../text/chat-template.ts";
+import {
+  type ChatMessage,
+  type ChatOptions,
+  type ChatTemplate,
+  type RenderedChat,
+  TemplateTimeout,
+} from "../text/chat-template.ts";
 import { type Ctx, keepOpen, type Serving } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import type { chatMessage } from "./schema.ts";
@@ -12,6 +18,10 @@ type Message = z.infer<typeof chatMessage>;
 
 /** Characters of a job that this thread does itself: at the worst some tens of milliseconds. */
 const SHORT = 4096;
+/** Processor time that a template gets on this thread; those of models that people use take a few milliseconds. */
+const TEMPLATE_MS = 50;
+/** Foreign code that took longer once: from then on it runs where it holds up nobody's request. */
+const slowTemplates = new WeakSet<ChatTemplate>();
 
 /** @throws ApiError when the model has no template, or the template refuses the messages */
 export async function renderChat(
@@ -60,11 +70,27 @@ export async function decodeIds(serving: Serving, c: Ctx, ids: readonly number[]
 }
 
 async function run(serving: Serving, c: Ctx, job: TextJob): Promise<TextResult> {
-  if (JSON.stringify(job).length <= SHORT) return runTextJob(serving, job);
+  const result = runHere(serving, job);
+  if (result) return result;
   keepOpen(c);
   const { signal } = c.req.raw;
-  const result = await serving.longTexts.run(job, signal);
+  const later = await serving.longTexts.run(job, signal);
   // Its end was told before anybody listened.
   if (signal.aborted) throw badRequest("The client has gone.", null, "client_closed");
-  return result;
+  return later;
+}
+
+/** What is short is done at once; null: it is not, or its template is not. */
+function runHere(serving: Serving, job: TextJob): TextResult | null {
+  const { template } = serving;
+  if (JSON.stringify(job).length > SHORT) return null;
+  if (job.kind !== "chat" || !template) return runTextJob(serving, job);
+  if (slowTemplates.has(template)) return null;
+  try {
+    return runTextJob(serving, job, TEMPLATE_MS);
+  } catch (error) {
+    if (!(error instanceof TemplateTimeout)) throw error;
+    slowTemplates.add(template);
+    return null;
+  }
 }

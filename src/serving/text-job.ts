@@ -27,8 +27,8 @@ export interface TextTools {
   readonly template: ChatTemplate | null;
 }
 
-/** @throws InputError when the template refuses the messages */
-export function runTextJob({ tokenizer, template }: TextTools, job: TextJob): TextResult {
+/** `limitMs`: time that a template may take. @throws InputError when the template refuses the messages, or takes longer */
+export function runTextJob({ tokenizer, template }: TextTools, job: TextJob, limitMs?: number): TextResult {
   switch (job.kind) {
     case "encode":
       return { ids: job.texts.map((text) => encodeText(tokenizer, text, job)), text: "" };
@@ -36,7 +36,7 @@ export function runTextJob({ tokenizer, template }: TextTools, job: TextJob): Te
       return { ids: [], text: tokenizer.decode(job.ids) };
     case "chat": {
       if (!template) throw new Error("a chat was sent to a model without a template");
-      const { text, ids } = template.render(job.messages, job.options);
+      const { text, ids } = template.render(job.messages, job.options, limitMs);
       return { ids: [ids], text };
     }
   }

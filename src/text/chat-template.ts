@@ -31,9 +31,15 @@ export interface ChatTemplate {
   readonly source: string;
   /** SHA-256 of the source. */
   readonly sha256: string;
-  /** @throws InputError when the template refuses the messages, or takes too long */
-  render(messages: readonly ChatMessage[], options?: ChatOptions): RenderedChat;
+  /**
+   * `limitMs`: processor time it may take, 2 s unless said otherwise.
+   * @throws InputError when the template refuses the messages; TemplateTimeout when it takes too long
+   */
+  render(messages: readonly ChatMessage[], options?: ChatOptions, limitMs?: number): RenderedChat;
 }
+
+/** A template without an end, or with one too far away. */
+export class TemplateTimeout extends InputError {}
 
 /** A template is foreign code. */
 const MAX_SOURCE_CHARACTERS = 1 << 20;
@@ -79,10 +85,10 @@ export function compileChatTemplate(source: string, tokenizer: Tokenizer, path: 
     path,
     source,
     sha256: new Bun.CryptoHasher("sha256").update(source).digest("hex"),
-    render(messages, { addGenerationPrompt = true, variables = {} } = {}) {
+    render(messages, { addGenerationPrompt = true, variables = {} } = {}, limitMs = TIME_LIMIT_MS) {
       // Special tokens in foreign text must not become control tokens; the template's own must (settled 29).
       const foreign = mapStrings({ messages, ...variables }, tokenizer.protect);
-      const text = rendered(path, () =>
+      const text = rendered(path, limitMs, () =>
         template.render({
           tools: null,
           documents: null,
@@ -106,16 +112,16 @@ function parse(source: string, path: string): Template {
 
 const clock = createContext({ call: (): string => "" });
 
-function rendered(path: string, render: () => string): string {
+function rendered(path: string, limitMs: number, render: () => string): string {
   let text: string;
   try {
     clock.call = render;
-    text = runInContext("call()", clock, { timeout: TIME_LIMIT_MS });
+    text = runInContext("call()", clock, { timeout: limitMs });
   } catch (error) {
     const code = isRecord(error) ? error.code : null;
     if (code === "ERR_SCRIPT_EXECUTION_TIMEOUT") {
-      throw new InputError(
-        `${path}: chat_template ran for ${TIME_LIMIT_MS} ms without an end; use another template.`,
+      throw new TemplateTimeout(
+        `${path}: chat_template ran for ${limitMs} ms without an end; use another template.`,
       );
     }
     throw new InputError(`${path}: chat_template refuses these messages: ${messageOf(error)}`);
