@@ -47,7 +47,7 @@ function fail(error: unknown): never {
 
 /** citty lets unknown flags pass; a typing mistake would train something else. */
 function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: readonly string[]): void {
-  const known = Object.keys(definition);
+  const known = Object.keys(definition).filter((name) => definition[name]!.type !== "positional");
   for (const [i, token] of raw.entries()) {
     if (token === "--") break;
     if (!token.startsWith("--")) {

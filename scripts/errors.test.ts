@@ -182,6 +182,8 @@ describe("flags", () => {
     expect(train(["--modle", "x"])).toContain("did you mean --model?");
     expect(train(["--gpu", "0"])).toContain("unknown flag --gpu; expected one of --model, --data");
     expect(train(["surplus"])).toContain('unexpected "surplus"');
+    // What stands without a name has none as a flag.
+    expect(refused("bench", ["--what", "gemm"])).toContain("unknown flag --what; expected one of --peer");
     expect(refused("train", ["--data", data])).toContain("--model is missing");
     expect(refused("train", ["--model", model, "--data", data])).toContain("--out is missing");
     expect(refused("generate", ["--model", model, "--chat", "--prompt", "x"])).toContain("chat template");

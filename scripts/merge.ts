@@ -21,7 +21,7 @@ import {
 
 const EXAMPLES = `Examples
   bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/first --out models/merged
-  bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/first --out models/merged --dtype f32 --keep-originals
+  bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/first --out models/merged-f32 --dtype f32 --keep-originals
   bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/a --adapter runs/b:0.7 --out models/both
 
 A folder of ours, of PEFT's (LoRA, DoRA, rsLoRA) or of the official SBoRA repository; ":0.7" scales its change. The merge ends with

@@ -44,6 +44,33 @@ test("serves until SIGTERM, logs JSON lines without text, and exits with 0", asy
   expect(lines.join()).not.toContain("confidential");
 });
 
+test("Ctrl-C lets a running answer end; once more, and the server ends at once", async () => {
+  for (const times of [1, 2]) {
+    const server = serve("--model", model, "--port", "0", "--context", "1024");
+    let told = "";
+    let answer: Promise<string> | null = null;
+    let interrupted = 0;
+    for await (const piece of server.stderr) {
+      told += new TextDecoder().decode(piece);
+      if (!answer && told.includes("Ready")) {
+        const body = { model: "tiny", prompt: "x", max_tokens: 1000, ignore_eos: true, stream: true };
+        const headers = { "Content-Type": "application/json" };
+        const url = new URL("/v1/completions", /http:\/\/\S+/.exec(told)![0]);
+        const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
+        answer = response.text().catch(() => "cut");
+        server.kill("SIGINT");
+        interrupted = 1;
+      } else if (interrupted === 1 && times === 2 && told.includes("SIGINT")) {
+        server.kill("SIGINT");
+        interrupted = 2;
+      }
+    }
+    expect([await server.exited, (await answer!).includes("[DONE]")]).toEqual(
+      times === 1 ? [0, true] : [130, false],
+    );
+  }
+});
+
 test("says what is wrong with flags and folders, and exits with 1", async () => {
   for (const [flags, words] of [
     [["--model", join(root, "none")], "config.json"],

@@ -21,6 +21,7 @@ import {
   useDevice,
   wholeFlag,
 } from "./arguments.ts";
+import { exitCodeOf } from "./stop.ts";
 
 const MODES = ["merged", "unmerged"] as const;
 /** Positions of a sequence unless --context says otherwise: the KV cache is allocated for them. */
@@ -33,7 +34,9 @@ const EXAMPLES = `Examples
   SBORA_API_KEY=secret bun run scripts/serve.ts --model models/smollm2-135m --host 0.0.0.0 --cors https://example.org
 
   curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\
-    -d '{"model": "smollm2-135m", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}'`;
+    -d '{"model": "smollm2-135m", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}'
+
+SIGTERM and Ctrl-C take no new work and let what runs end, for --drain seconds at most; a second Ctrl-C ends at once.`;
 
 const ARGS = {
   model: { type: "string", valueHint: "DIR", description: "Hugging Face model folder (LLaMA family)" },
@@ -165,7 +168,14 @@ async function main(args: Args): Promise<void> {
     },
     workerPort(),
   );
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void server.drain());
+  process.on("SIGTERM", () => void server.drain());
+  process.on("SIGINT", () => {
+    if (server.serving.draining()) process.exit(exitCodeOf("SIGINT"));
+    console.error(
+      "SIGINT: ending when what runs has its answer (--drain); Ctrl-C (once more) to end at once",
+    );
+    void server.drain();
+  });
   console.error(`Listening on ${server.url}; loading ${model} …`);
   // It may also end before it was ready.
   await Promise.race([server.ready, server.ended]);

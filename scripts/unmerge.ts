@@ -5,7 +5,7 @@ import { startProgress } from "../src/reporting/progress.ts";
 import { required, runCommand } from "./arguments.ts";
 
 const EXAMPLES = `Examples
-  bun run scripts/unmerge.ts --model models/merged --out models/base-again
+  bun run scripts/unmerge.ts --model models/merged-f32 --out models/base-again
 
 The fingerprint of the result must be that of the base; otherwise the command ends with 1 and writes no folder.`;
 
