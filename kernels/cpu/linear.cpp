@@ -18,11 +18,11 @@ inline Format held_format(const CpuWeight &w) {
 inline Block nf4_block(const CpuWeight &w, Format format, int64_t panel, int64_t k0, int64_t k1, float *scratch) {
 #if SB_ISA_LEVEL >= 3
   if (format == Format::pairs) {
-    nf4_expand_pairs(w, panel, k0, k1, scratch);
+    nf4_expand_words<Format::pairs>(w, panel, k0, k1, scratch);
     return {scratch, format};
   }
 #endif
-  nf4_expand(w, panel, k0, k1, scratch);
+  nf4_expand_words<Format::f32>(w, panel, k0, k1, scratch);
   return {scratch, Format::f32};
 }
 
@@ -107,16 +107,14 @@ inline void transpose_pairs(const uint32_t *rows, int64_t row_count, float *to) 
 /* 32 outputs of a panel of W, columns column..column+columns-1 (at most 32), as words of outputs. */
 inline void nf4_transposed(const CpuWeight &w, Form form, int64_t panel, int64_t column, int64_t columns, float *to) {
   alignas(64) float values[kPanel * kPanel];
-  nf4_expand(w, panel, column, column + columns, values);
 #if SB_ISA_LEVEL >= 3
   if (form == Form::pairs) {
-    pack_transposed(columns, kPanel / 2, to, kPanel, [&](int64_t i, int64_t word) {
-      const float *from = values + i * kPanel + 2 * word;
-      return pair_neighbours(vf_load(from), vf_load(from + kLanes));
-    });
+    nf4_expand_words<Format::pairs>(w, panel, column / 2, (column + columns + 1) / 2, values);
+    transpose_pairs(reinterpret_cast<const uint32_t *>(values), (columns + 1) / 2, to);
     return;
   }
 #endif
+  nf4_expand_words<Format::f32>(w, panel, column, column + columns, values);
   pack_transposed(columns, kPanel, to, kPanel,
                   [&](int64_t i, int64_t output) { return vf_load(values + i * kPanel + output); });
 }

@@ -66,21 +66,25 @@ void nf4_pack_panel(const CpuWeight &w, int64_t panel, const uint8_t *codes, con
     for (int64_t block = start; block <= end; block++)
       memcpy(scales + (block - start) * kPanel + lane, absmax + block * 4, sizeof(float));
   }
-  uint8_t *to = nf4_codes(w, panel);
-  for (int64_t column = 0; column < nf4_padded(w.in); column++)
-    for (int64_t i = 0; i < kNf4Bytes; i++) {
-      const auto code = [&](int64_t lane) {
-        const bool there = lane < rows && column < w.in;
-        return there ? nf4_code(codes, (first + lane) * w.in + column) : kNf4Zero;
-      };
-      to[column * kNf4Bytes + i] = static_cast<uint8_t>(code(i) | code(i + kNf4Bytes) << 4);
+  const int64_t step = nf4_step(w.compute), groups = nf4_groups(w.in, step);
+  uint32_t *to = nf4_codes(w, panel);
+  for (int64_t group = 0; group < groups; group++)
+    for (int64_t i = 0; i < kPanel * step; i++) {
+      const int64_t lane = i / step, column = group * kNf4Group * step + i % step;
+      uint32_t eight = 0;
+      for (int64_t j = 0; j < kNf4Group; j++) {
+        const bool there = lane < rows && column + j * step < w.in;
+        const int32_t code = there ? nf4_code(codes, (first + lane) * w.in + column + j * step) : kNf4Zero;
+        eight |= static_cast<uint32_t>(code) << 4 * j;
+      }
+      to[group * kPanel * step + i] = eight;
     }
 }
 
 int32_t weight_create_nf4(sb_context *context, const uint8_t *codes, const float *absmax, int64_t out, int64_t in,
                           int32_t dtype, int32_t compute, sb_weight **weight) noexcept {
   if (check_nf4_scales(absmax, out, in)) return 1;
-  CpuWeight *w = allocate_weight(context, out, in, SB_NF4, compute, nf4_panel_bytes(in));
+  CpuWeight *w = allocate_weight(context, out, in, SB_NF4, compute, nf4_panel_bytes(in, nf4_step(compute)));
   if (!w) return 1;
   w->rounding = dtype;
   w->columns.length = panels_of(out) * kPanel;
