@@ -19,11 +19,14 @@ from protocol import peak_bytes, serve
 
 BLOB_BYTES = 1024
 CONTEXT_DEFAULTS = (512, 2048, 512, 1)
+# llama_ftype and ggml_type, as llama.cpp numbers them.
+FTYPES = {"q4_0": 2}
+BF16 = 30
 SEED = 7
 
 
 class Blob(ctypes.Structure):
-    """At least as large as llama_model_params and llama_context_params of any release; both are passed in memory."""
+    """At least as large as any release's structs of parameters; all are passed in memory."""
 
     _fields_ = [("words", ctypes.c_uint32 * (BLOB_BYTES // 4)), ("align", ctypes.c_uint64)]
 
@@ -53,6 +56,9 @@ def open_library(folder: Path) -> ctypes.CDLL:
     for name, result, arguments in (
         ("llama_model_default_params", Blob, []),
         ("llama_context_default_params", Blob, []),
+        ("llama_model_quantize_default_params", Blob, []),
+        ("llama_model_quantize", ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(Blob)]),
+        ("llama_model_size", ctypes.c_uint64, [ctypes.c_void_p]),
         ("llama_model_load_from_file", ctypes.c_void_p, [ctypes.c_char_p, Blob]),
         ("llama_init_from_model", ctypes.c_void_p, [ctypes.c_void_p, Blob]),
         ("llama_set_n_threads", None, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]),
@@ -74,17 +80,35 @@ class Decode:
     def __init__(self, folder: Path):
         self.llama = open_library(folder)
 
-    def load(self, folder: str, gguf: str, vocabulary: int, threads: int, positions: int, streams: list) -> dict:
-        """A context for each number of streams, every stream with room for `positions`."""
+    def load(self, folder: str, gguf: str, vocabulary: int, threads: int, positions: int, streams: list,
+             quantize: str | None = None, head: str | None = None) -> dict:  # fmt: skip
+        """A context for each number of streams, every stream with room for `positions`.
+
+        quantize "q4_0": by llama.cpp's own quantizer; head "bf16" leaves embedding and head alone, None lets it choose.
+        """
         convert(Path(folder), Path(gguf))
         llama = self.llama
+        if quantize is not None:
+            gguf = self.quantize(gguf, FTYPES[quantize], head)
         self.vocabulary = vocabulary
         self.model = llama.llama_model_load_from_file(gguf.encode(), llama.llama_model_default_params())
         if not self.model:
             raise ValueError(f"{gguf} was not loaded")
         self.contexts = {n: self.open_context(n, n * positions, threads) for n in streams}
         self.batch = llama.llama_batch_init(max(positions, *streams), 0, 1)
-        return {"system": llama.llama_print_system_info().decode()}
+        return {"system": llama.llama_print_system_info().decode(), "bytes": llama.llama_model_size(self.model)}
+
+    def quantize(self, source: str, ftype: int, head: str | None) -> str:
+        """The struct starts with nthread, ftype, and the types of output and token embedding."""
+        params, target = self.llama.llama_model_quantize_default_params(), source.removesuffix(".gguf") + "-quantized.gguf"
+        if params.words[0] != 0 or params.words[2] != params.words[3] or params.words[2] <= BF16:
+            raise ValueError(f"llama_model_quantize_params starts with {params.words[:4]}: another layout")
+        params.words[1] = ftype
+        if head == "bf16":
+            params.words[2] = params.words[3] = BF16
+        if self.llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)) != 0:
+            raise ValueError(f"{source} was not quantized")
+        return target
 
     def open_context(self, streams: int, cells: int, threads: int):
         params = self.llama.llama_context_default_params()
