@@ -195,12 +195,11 @@ describe("readSafetensorsHeader", () => {
   });
 
   test("no file, a folder", () => {
-    expect(inputErrorOf(() => readSafetensorsHeader("/nowhere/x.safetensors"))).toContain(
-      "there is no such file",
-    );
-    withFiles({}, (dir) =>
-      expect(inputErrorOf(() => readSafetensorsHeader(dir))).toContain("not a regular file"),
-    );
+    withFiles({}, (dir) => {
+      const read = (path: string): string => inputErrorOf(() => readSafetensorsHeader(path));
+      expect(read(join(dir, "x.safetensors"))).toContain("there is no such file");
+      expect(read(dir)).toContain("not a regular file");
+    });
   });
 });
 
@@ -291,9 +290,12 @@ describe("writeSafetensors", () => {
     }));
 
   test("a folder that does not exist is said so", () => {
-    expect(inputErrorOf(() => writeSafetensors("/nowhere/x.safetensors", []))).toContain(
-      "/nowhere does not exist",
-    );
+    withFiles({}, (dir) => {
+      const path = join(dir, "nowhere", "x.safetensors");
+      expect(inputErrorOf(() => writeSafetensors(path, []))).toContain(
+        `${join(dir, "nowhere")} does not exist`,
+      );
+    });
   });
 });
 

@@ -107,7 +107,7 @@ test("a disk that is full becomes advice", async () => {
   const out = newFolder();
   const onStep = ({ step }: StepMetrics): void => {
     if (step > 1) return;
-    rmSync(join(out, "metrics.jsonl"));
+    rmSync(join(out, "metrics.jsonl"), { force: true });
     symlinkSync("/dev/full", join(out, "metrics.jsonl"));
   };
   const full = run({ ...small, steps: 3 }, { out, onStep });
