@@ -29,6 +29,7 @@ const BYTE_FALLBACK_IDS: Record<string, { ids: number[]; decoded: string }> = {
   "<s>the a</s> b": { ids: [1, 1, 273, 274, 2, 275, 261], decoded: "<s><s> the a</s>  b" },
   " the": { ids: [1, 259, 273], decoded: "<s>  the" },
   "": { ids: [1], decoded: "<s>" },
+  "a\uFEFFb": { ids: [1, 274, 242, 190, 194, 261], decoded: "<s> a\uFEFFb" },
   "  a  b": { ids: [1, 275, 274, 275, 261], decoded: "<s>   a  b" },
   "a.\n n't 's": { ids: [1, 274, 266, 13, 259, 269, 267, 263, 259, 267, 268], decoded: "<s> a.\n n't 's" },
 };

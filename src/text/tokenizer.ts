@@ -5,9 +5,12 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import {
+  ByteFallbackDecoder,
   ByteLevelPreTokenizer,
+  type Decoder,
   Tokenizer as HfTokenizer,
   type PreTokenizer,
+  SequenceDecoder,
   SequencePreTokenizer,
 } from "@huggingface/tokenizers";
 import { InputError, messageOf, Problems } from "../errors.ts";
@@ -154,6 +157,7 @@ function openBackend(path: string, json: Record<string, unknown>): HfTokenizer {
       { clean_up_tokenization_spaces: false },
     );
     correctWhiteSpace(backend.pre_tokenizer);
+    keepByteOrderMarks(backend.decoder);
     return backend;
   } catch (error) {
     throw new InputError(`${path}: not a tokenizer we can read (${messageOf(error)}); download it again.`);
@@ -177,6 +181,13 @@ const WORDS =
 function correctWhiteSpace(part: PreTokenizer | null): void {
   if (part instanceof SequencePreTokenizer) part.tokenizers.forEach(correctWhiteSpace);
   else if (part instanceof ByteLevelPreTokenizer) part.pattern = WORDS;
+}
+
+/** U+FEFF is a character like another; the package's byte fallback drops it as a mark of the text's beginning. */
+function keepByteOrderMarks(part: Decoder | null): void {
+  if (part instanceof SequenceDecoder) part.decoders.forEach(keepByteOrderMarks);
+  else if (part instanceof ByteFallbackDecoder)
+    part.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 }
 
 function vocabularyOf(backend: HfTokenizer): readonly (string | undefined)[] {
