@@ -68,7 +68,8 @@ export function createModels(base: string, root: string | null, engine: EngineCl
     );
   };
   const folders = (): string[] => {
-    if (root === null) return [];
+    // It may be exchanged for another while the server runs.
+    if (root === null || !existsSync(root)) return [];
     const entries = readdirSync(root, { withFileTypes: true });
     return entries
       .filter((e) => ADAPTER_NAME.test(e.name) && (e.isDirectory() || e.isSymbolicLink()))

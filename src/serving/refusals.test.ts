@@ -1,6 +1,6 @@
 /** Whatever is wrong with a request, its sender gets the right status and an error of the one shape. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { errorResponse } from "./schema.ts";
 import {
@@ -296,6 +296,17 @@ describe("names", () => {
       expect(message).toContain(`There is no adapter "${name}"`);
       expect(message.slice(message.indexOf(";"))).not.toContain(`"${name}"`);
     }
+  });
+
+  test("of an adapter folder that has gone: what is loaded stays, the rest is 404", async () => {
+    renameSync(folders.adapters, `${folders.adapters}-away`);
+    expect((await app.ask("/v1/models/lora")).status).toBe(200);
+    expect((await app.ask("/v1/adapters")).status).toBe(200);
+    for (const method of ["GET", "PUT"]) {
+      const refused = await refusal(await app.ask("/v1/adapters/none", undefined, { method }));
+      expect(refused).toMatchObject({ status: 404, code: "adapter_not_found" });
+    }
+    renameSync(`${folders.adapters}-away`, folders.adapters);
   });
 
   test("of routes: 404, and 405 with what is allowed", async () => {
