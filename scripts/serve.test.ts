@@ -15,19 +15,32 @@ writeTinyModel(model);
 afterAll(() => rmSync(root, { recursive: true }));
 
 function serve(...flags: string[]): Bun.Subprocess<"ignore", "pipe", "pipe"> {
-  const script = join(import.meta.dir, "serve.ts");
-  const command = [process.execPath, "run", script, ...flags];
-  return Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  return serveWith({}, ...flags);
 }
 
-test("serves until SIGTERM, logs JSON lines without text, and exits with 0", async () => {
-  const server = serve("--model", model, "--port", "0", "--context", "128");
+function serveWith(
+  variables: Readonly<Record<string, string>>,
+  ...flags: string[]
+): Bun.Subprocess<"ignore", "pipe", "pipe"> {
+  const script = join(import.meta.dir, "serve.ts");
+  const command = [process.execPath, "run", script, ...flags];
+  const env = { ...process.env, ...variables };
+  return Bun.spawn(command, { env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+}
+
+/** Where it listens, once it is ready. */
+async function urlOf(server: Bun.Subprocess<"ignore", "pipe", "pipe">): Promise<string> {
   let told = "";
   for await (const piece of server.stderr) {
     told += new TextDecoder().decode(piece);
     if (told.includes("Ready")) break;
   }
-  const url = /http:\/\/\S+/.exec(told)![0];
+  return /http:\/\/\S+/.exec(told)![0];
+}
+
+test("serves until SIGTERM, logs JSON lines without text, and exits with 0", async () => {
+  const server = serve("--model", model, "--port", "0", "--context", "128");
+  const url = await urlOf(server);
   const body = JSON.stringify({ model: "tiny", prompt: "confidential", max_tokens: 3 });
   const headers = { "Content-Type": "application/json" };
   const response = await fetch(new URL("/v1/completions", url), { method: "POST", headers, body });
@@ -69,6 +82,23 @@ test("Ctrl-C lets a running answer end; once more, and the server ends at once",
       times === 1 ? [0, true] : [130, false],
     );
   }
+});
+
+test("takes keys from the environment with blanks around them, and never none for some", async () => {
+  const flags = ["--model", model, "--port", "0"];
+  const server = serveWith({ SBORA_API_KEY: "first, second" }, ...flags);
+  const url = new URL("/v1/models", await urlOf(server));
+  const status = async (headers: Record<string, string>): Promise<number> =>
+    (await fetch(url, { headers })).status;
+  for (const key of ["first", "second"]) expect(await status({ Authorization: `Bearer ${key}` })).toBe(200);
+  expect(await status({})).toBe(401);
+  server.kill("SIGTERM");
+  expect(await server.exited).toBe(0);
+  const open = serveWith({ SBORA_API_KEY: " ," }, ...flags);
+  const gone = await Promise.race([open.exited, Bun.sleep(20_000)]);
+  open.kill();
+  expect(gone).toBe(1);
+  expect(await new Response(open.stderr).text()).toContain("SBORA_API_KEY holds no key");
 });
 
 test("says what is wrong with flags and folders, and exits with 1", async () => {

@@ -109,8 +109,15 @@ const ARGS = {
 
 type Args = ParsedArgs<typeof ARGS>;
 
+/** The flag's keys, else the variable's; none where it is empty. @throws InputError when it holds commas and blanks alone */
 function keys(args: Args, flag: "api-key" | "admin-key", variable: string): string[] {
-  return listFlag(args, flag) ?? (process.env[variable] ?? "").split(",").filter((key) => key !== "");
+  const text = process.env[variable] ?? "";
+  const given = text.split(",").map((key) => key.trim());
+  const found = listFlag(args, flag) ?? given.filter((key) => key !== "");
+  if (found.length > 0 || text === "") return found;
+  throw new InputError(
+    `${variable} holds no key; expected keys with commas between them, or no such variable.`,
+  );
 }
 
 async function main(args: Args): Promise<void> {
