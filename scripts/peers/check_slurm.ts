@@ -17,6 +17,7 @@ import {
   eachStepOnce,
   isSaved,
   ownersOf,
+  parentOf,
   processesOf,
   sameBytes,
   textOf,
@@ -154,7 +155,8 @@ async function twiceNearItsLimitAndOnADeadNode(cluster: Cluster, array: string):
   );
 
   await untilTrained(3, 30);
-  slurm("scancel", "--batch", "--signal=USR1", task);
+  // As Slurm does near the limit. scancel sends a signal again and again when the job requeues itself meanwhile.
+  for (const pid of processesOf(out, 3)) process.kill(parentOf(pid), "SIGUSR1");
   await untilJob(task, "JobState", "PENDING");
   const saved = savedBy("near the time limit", task, 3);
 

@@ -41,6 +41,11 @@ export function processesOf(out: string, index: number): number[] {
   return numbers.filter((pid) => commandOf(pid).endsWith(flags)).map(Number);
 }
 
+/** The process that started it: of a cell the batch script. */
+export function parentOf(pid: number): number {
+  return Number(/^PPid:\s*(\d+)$/m.exec(textOf(`/proc/${pid}/status`))?.[1]);
+}
+
 /** Words with a zero behind each; "" of a process that has just ended. */
 function commandOf(pid: string): string {
   try {
