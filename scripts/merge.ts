@@ -26,7 +26,7 @@ const EXAMPLES = `Examples
 
 A folder of ours, of PEFT's (LoRA, DoRA, rsLoRA) or of the official SBoRA repository; ":0.7" scales its change. The merge ends with
 a proof: every weight outside the adapters bit-equal to the base's, no NaN, the merged model's logits those of base + adapter. When it
-fails, the command ends with 1 and writes no folder.`;
+fails, the command ends with 1 and writes no folder. Ctrl-C leaves none either, but what was begun: .NAME.PID.tmp beside it, to be deleted.`;
 
 const ARGS = {
   model: { type: "string", valueHint: "DIR", description: "Model the adapters were trained on" },
