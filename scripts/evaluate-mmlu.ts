@@ -15,7 +15,7 @@ import type { Llama } from "../src/model/model.ts";
 import { filesHash } from "../src/reporting/manifest.ts";
 import { startProgress } from "../src/reporting/progress.ts";
 import type { Tokenizer } from "../src/text/tokenizer.ts";
-import { choiceFlag, listFlag, wholeFlag } from "./arguments.ts";
+import { choiceFlag, choicesFlag, listFlag, wholeFlag } from "./arguments.ts";
 
 /** Name among the tasks. */
 export const MMLU = "mmlu";
@@ -56,9 +56,7 @@ export function mmluSettings(
 ): MmluSettings {
   const shots = wholeFlag(args, "shots", 0) ?? 5;
   const subjects = listFlag(args, "subjects");
-  const wanted = (listFlag(args, "splits") ?? ["test"]).map(
-    (name) => choiceFlag({ splits: name }, "splits", mmluSplits)!,
-  );
+  const wanted = choicesFlag(args, "splits", mmluSplits) ?? ["test"];
   const maxTokens = wholeFlag(args, "prompt-tokens", 1) ?? Math.min(PROMPT_TOKENS, maxPositions);
   if (maxTokens > maxPositions) {
     throw new InputError(

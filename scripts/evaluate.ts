@@ -27,6 +27,7 @@ import { positionsFor } from "../src/training/prepare.ts";
 import {
   COMPUTE_TYPES,
   choiceFlag,
+  choicesFlag,
   deviceFlags,
   listFlag,
   oneAdapter,
@@ -139,7 +140,7 @@ function settingsFrom(args: Args): Settings {
   oneAdapter();
   if (args.unmerged && !args.adapter)
     throw new InputError("--unmerged is about an adapter; add --adapter, or leave it out.");
-  const chosen = listFlag(args, "rulers")!.map((name) => choiceFlag({ rulers: name }, "rulers", rulers)!);
+  const chosen = choicesFlag(args, "rulers", rulers)!;
   const limit = wholeFlag(args, "limit", 1);
   const names = listFlag(args, "tasks")!;
   const config = readLlamaConfig(modelDir);

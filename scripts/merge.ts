@@ -19,6 +19,8 @@ import {
   runCommand,
 } from "./arguments.ts";
 
+const DTYPES = floatDtypes.map((dtype) => dtype.toLowerCase());
+
 const EXAMPLES = `Examples
   bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/first --out models/merged
   bun run scripts/merge.ts --model models/smollm2-135m --adapter runs/first --out models/merged-f32 --dtype f32 --keep-originals
@@ -38,7 +40,7 @@ const ARGS = {
   out: { type: "string", valueHint: "DIR", description: "New folder for the merged model" },
   dtype: {
     type: "string",
-    valueHint: "f32|bf16|f16",
+    valueHint: DTYPES.join("|"),
     description: "Stored type of the weights. Default: the model's",
   },
   ...quantizeFlags,
@@ -98,7 +100,7 @@ async function main(args: Args): Promise<void> {
   const adapters = repeatedFlag("adapter").map(sourceOf);
   if (adapters.length === 0) required({}, "adapter", "an adapter folder");
   const out = required(args, "out", "a new folder for the merged model");
-  const dtype = choiceFlag(args, "dtype", ["f32", "bf16", "f16"])?.toUpperCase() as FloatDtype | undefined;
+  const dtype = choiceFlag(args, "dtype", DTYPES)?.toUpperCase() as FloatDtype | undefined;
   const quantize = quantizeFlag(args);
   const device = await openCommandDevice(args);
   const progress: { line: ReturnType<typeof startProgress> | null } = { line: null };
@@ -108,7 +110,7 @@ async function main(args: Args): Promise<void> {
       modelDir,
       adapters,
       out,
-      ...(dtype && floatDtypes.includes(dtype) ? { dtype } : {}),
+      ...(dtype ? { dtype } : {}),
       ...(quantize ? { quantize } : {}),
       keepOriginals: args["keep-originals"],
       allowOverlap: args["allow-overlap"],
