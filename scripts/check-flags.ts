@@ -19,13 +19,9 @@ export function checkFlags(
       continue;
     }
     const [name, value] = halves(token.slice(2));
-    const switched = name.startsWith("no-") && definition[name.slice(3)]?.type === "boolean";
-    if (known.includes(name) || switched || name === "help") {
-      checkSwitch(
-        name,
-        value,
-        switched ? [] : definition[name]?.type === "boolean" ? ["true", "false"] : null,
-      );
+    const negated = name.startsWith("no-") && switches.includes(name.slice(3));
+    if (known.includes(name) || negated || name === "help") {
+      if (negated || switches.includes(name)) checkSwitch(name, value, negated ? [] : ["true", "false"]);
       continue;
     }
     const near = nearest(name, [...known, ...switches.map((flag) => `no-${flag}`)]);
@@ -47,9 +43,9 @@ function halves(token: string): [name: string, value: string | undefined] {
   return at < 0 ? [token, undefined] : [token.slice(0, at), token.slice(at + 1)];
 }
 
-/** citty takes --no-shuffle=1 for nothing at all. `legal`: values of a switch; null: it is none. */
-function checkSwitch(name: string, value: string | undefined, legal: readonly string[] | null): void {
-  if (value === undefined || legal === null || legal.includes(value)) return;
+/** citty takes --no-shuffle=1 for nothing at all. `legal`: the values it may have. */
+function checkSwitch(name: string, value: string | undefined, legal: readonly string[]): void {
+  if (value === undefined || legal.includes(value)) return;
   const expected = legal.length > 0 ? `no value, or ${legal.join(" or ")}` : "no value";
   throw new InputError(`--${name} is "${value}"; expected ${expected}.`);
 }

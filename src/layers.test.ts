@@ -56,6 +56,15 @@ describe("layers", () => {
     expect(upward).toEqual([]);
   });
 
+  test("experiments take from scripts what all commands share, and nothing else", () => {
+    const shared = ["scripts/arguments.ts", "scripts/stop.ts"];
+    const strays = imports
+      .filter(({ file, target }) => file.startsWith("experiments/") && target.startsWith("."))
+      .map(({ file, target }) => ({ file, to: relative(root, resolve(root, dirname(file), target)) }))
+      .filter(({ to }) => to.startsWith("scripts/") && !shared.includes(to));
+    expect(strays).toEqual([]);
+  });
+
   test("bun:ffi, hono and citty stay where they belong", () => {
     const strays = imports.filter(({ file, target }) => {
       const home = onlyIn[target.startsWith("hono/") ? "hono" : target];
