@@ -1,20 +1,21 @@
 /**
  * Table 3 in toy size on the CUDA library, emulated on the CPU, beside the CPU library: the embedded model, three steps of
  * two records, one test record a task. Every method trains, is merged and asked; then NF4 and bf16, and greedy decoding.
- * One task a method; with SBORA_SLOW=1 all eight, and every cell with threads reversed, too.
+ * One task a method; with SBORA_SLOW=1 all eight, every cell with threads reversed, too, and the command as a process.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readTaskRecords } from "../src/evaluation/task.ts";
+import { readJsonObject } from "../src/formats/files.ts";
 import { generate } from "../src/generation/decode.ts";
 import { freeLlama, type LoadOptions, loadLlama } from "../src/model/model.ts";
 import { slow } from "../src/model/testing.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import type { TrainRecipe } from "../src/training/recipe.ts";
-import { type HeldOut, readPredictions, type StoredPrediction } from "./cell-file.ts";
+import { type CellFile, type HeldOut, readPredictions, type StoredPrediction } from "./cell-file.ts";
 import { stepsIn } from "./cell-work.ts";
 import { presets, tableMethods } from "./recipes/table3.ts";
 import { runCell } from "./run-cell.ts";
@@ -161,6 +162,22 @@ describe("Table 3 in toy size, --device cuda on the emulation", () => {
     TIME_LIMIT_MS,
   );
 });
+
+test.skipIf(!slow)(
+  "the command itself, --device cuda",
+  () => {
+    const out = join(dir, "command");
+    const flags = "--device cuda --methods sbora-fa --steps 1 --limit 1 --tasks boolq --beams 1".split(" ");
+    const script = join(import.meta.dir, "table3.ts");
+    const { exitCode } = Bun.spawnSync([process.execPath, "run", script, ...flags, "--out", out], {
+      env: { ...process.env, SBORA_CUDA_EMULATE: "1" },
+    });
+    const cell = readJsonObject(join(out, "tiny-sbora-fa-r8-s42.json")) as unknown as CellFile;
+    expect(exitCode).toBe(0);
+    expect(cell.manifest.processor).toStartWith("CUDA emulated on ");
+  },
+  TIME_LIMIT_MS,
+);
 
 describe("greedy decoding", () => {
   /** Of unequal lengths, the second longer than a page of the cache; they decode together, past pages' ends. */
