@@ -5,7 +5,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildLibrary } from "./build.ts";
-import { architectures, findNvcc } from "./build-cuda.ts";
+import { architectures, findNvcc, REFUSE_SPILLS } from "./build-cuda.ts";
+import { compile } from "./compiler.ts";
 import { chosenLibrary, openDevice } from "./device.ts";
 import { ffiTable, type NativeSymbols } from "./symbols.ts";
 
@@ -86,6 +87,28 @@ test("--device cuda is the CUDA library, or its emulation where that is asked fo
     /^SBORA_CUDA_LIBRARY is ".*missing\.so", which is no file/,
   );
 });
+
+/** 64 values held across a barrier by threads that have 32 registers each. */
+const SPILLING = `
+__global__ void __launch_bounds__(1024, 2) spill(const float *from, float *to) {
+  float values[64];
+#pragma unroll
+  for (int i = 0; i < 64; i++) values[i] = from[i * 1024 + threadIdx.x];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 64; i++) to[i * 1024 + threadIdx.x] = values[i] * values[63 - i];
+}`;
+
+test.skipIf(!machineNvcc())(
+  "a kernel that spills is refused where spills are",
+  async () => {
+    writeFileSync(join(FOLDER, "spill.cu"), SPILLING);
+    const args = ["-arch=sm_80", "-c", "spill.cu", "-o", "spill.o"];
+    await compile(findNvcc(), args, FOLDER);
+    await expect(compile(findNvcc(), [...REFUSE_SPILLS, ...args], FOLDER)).rejects.toThrow(/spill/i);
+  },
+  120_000,
+);
 
 test.skipIf(!machineNvcc())(
   "nvcc compiles every kernel for sm_80 and sm_90a without a spill, and the library loads without a driver",
