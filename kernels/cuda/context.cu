@@ -1,5 +1,5 @@
 /* Opens the CUDA library on the first device, and looks for errors behind its ops. */
-#include "context.h"
+#include "cublaslt.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +9,11 @@
 const int32_t sb_real_bytes = 4;
 
 namespace gpu {
+
+bool environment_flag(const char *name) {
+  const char *value = getenv(name);
+  return value && *value && strcmp(value, "0") != 0;
+}
 
 /* ---- which device, which form of it ----------------------------------------------------------------------------- */
 
@@ -98,6 +103,7 @@ int32_t close(sb_context *sb) {
   Context &ctx = context(sb);
   if (ctx.stream) cudaStreamSynchronize(ctx.stream);
   staging_close(ctx);
+  cublaslt_close(ctx);
   cudaFree(ctx.workspace);
   cudaFree(ctx.fault.raised);
   cudaFree(ctx.partial_sums);
@@ -111,12 +117,16 @@ int32_t describe(sb_context *sb, char *json, int64_t capacity) {
   const Context &ctx = context(sb);
   cudaDeviceProp properties;
   cudaGetDeviceProperties(&properties, 0);
-  char isas[64];
+  char isas[64], products[64] = "";
   isa_list(ctx, isas, sizeof isas);
+  if (ctx.cublaslt) {
+    strcpy(products, " with cuBLASLt ");
+    cublaslt_version(ctx, products + strlen(products), sizeof products - strlen(products));
+  }
   const int length = snprintf(json, static_cast<size_t>(capacity),
-                              "{\"backend\":\"%s\",\"isa\":\"%s\",\"isas\":[%s],\"device\":\"%s\",\"threads\":1,"
+                              "{\"backend\":\"%s\",\"isa\":\"%s\",\"isas\":[%s],\"device\":\"%s%s\",\"threads\":1,"
                               "\"realBytes\":4,\"nativeBf16\":true}",
-                              kBackend, ctx.isa, isas, properties.name);
+                              kBackend, ctx.isa, isas, properties.name, products);
   if (length < capacity) return 0;
   return sb_fail("sb_describe: capacity is %lld; expected %d", static_cast<long long>(capacity), length + 1);
 }
@@ -126,7 +136,7 @@ int32_t sync(sb_context *sb) { return wait(context(sb), "sb_sync"); }
 int32_t reserve(sb_context *sb, int64_t tokens, int64_t width, int64_t rank, int64_t vocabulary, int64_t *bytes) {
   Context &ctx = context(sb);
   const int64_t product = product_workspace(tokens, width, rank, vocabulary), block = block_workspace(tokens, width);
-  const int64_t needed = product > block ? product : block;
+  const int64_t needed = (product > block ? product : block) + cublaslt_workspace(ctx);
   if (needed > ctx.workspace_bytes) {
     void *memory = device_memory(needed);
     if (!memory)
@@ -159,7 +169,7 @@ static int32_t equip(Context &ctx, const char *isa) {
   if (!ctx.fault.raised || !ctx.partial_sums) return sb_fail("sb_open: the CUDA device has no memory left");
   if (choose_isa(ctx, isa)) return 1;
   cudaMemsetAsync(ctx.fault.raised, 0, sizeof(unsigned), ctx.stream);
-  return staging_open(ctx);
+  return staging_open(ctx) || cublaslt_open(ctx);
 }
 
 } // namespace gpu
@@ -174,8 +184,7 @@ int32_t sb_backend_open(int32_t, const char *isa, sb_context **out) {
   cudaSetDevice(0); /* CUDA_VISIBLE_DEVICES says which that is */
   auto *ctx = new gpu::Context();
   ctx->backend = &gpu::table;
-  const char *blocking = getenv("SBORA_CUDA_BLOCKING");
-  ctx->blocking = blocking && *blocking && strcmp(blocking, "0") != 0;
+  ctx->blocking = gpu::environment_flag("SBORA_CUDA_BLOCKING");
   if (gpu::equip(*ctx, isa)) {
     gpu::close(ctx);
     return 1;

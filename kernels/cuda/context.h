@@ -36,6 +36,8 @@ struct Staging {
   int64_t used; /* of the present half */
 };
 
+struct CublasLt; /* cublaslt.cu */
+
 struct Context : sb_context {
   cudaStream_t stream;
   char isa[16];
@@ -48,6 +50,7 @@ struct Context : sb_context {
   Fault fault;
   Staging staging;
   double *partial_sums; /* [kPartialSums], of the op that runs */
+  CublasLt *cublaslt;   /* NULL: products are our own tiles */
 };
 constexpr int kPartialSums = 256;
 /* What every card from sm_80 on has of it. */
@@ -75,6 +78,9 @@ void free_device_memory(Context &ctx, void *memory);
 void upload(Context &ctx, void *device, const void *host, int64_t bytes);
 int32_t staging_open(Context &ctx);
 void staging_close(Context &ctx);
+
+/* Set, and neither empty nor "0". */
+bool environment_flag(const char *name);
 
 /* ---- around an op (context.cu) ---------------------------------------------------------------------------------- */
 

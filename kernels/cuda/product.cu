@@ -1,5 +1,5 @@
-/* Which kernel computes a product, and the workspace that products take. */
-#include "product.h"
+/* Who computes a product, and the workspace that products take. */
+#include "cublaslt.h"
 
 #include "grid.cuh"
 #include "product_results.cuh"
@@ -78,7 +78,10 @@ int32_t multiply(Room &room, Product p) {
                      align(room, p.tail_left, p.m, p.tail_depth) && align(room, p.tail_right, p.n, p.tail_depth) &&
                      align(room, p.beside, p.beside_n, p.depth);
     if (!fit) return 1;
-    multiply_tiles(ctx, p, pieces);
+    const Taken taken = multiply_cublaslt(room, p);
+    if (taken == Taken::failed) return 1;
+    if (taken == Taken::yes) p.n = p.tail_depth = 0;
+    if (p.n > 0 || p.beside_n > 0) multiply_tiles(ctx, p, pieces);
   } else {
     multiply_plain(ctx, p, pieces);
   }
