@@ -58,6 +58,7 @@ Examples
   bun run scripts/bench.ts step --peer python:venv/bin/python
   bun run scripts/bench.ts decode --model models/smollm2-135m --peer llama:FOLDER_WITH_LIBLLAMA
   bun run scripts/bench.ts serve --model models/smollm2-135m --peer llama-server:PATH/TO/llama-server
+  bun run scripts/bench.ts step --device cuda --shape llama3-8b --tokens 8192
   bun run scripts/bench.ts profile --methods sbora-fa --compute bf16
 
 Peers: scripts/peers/README.md. Ours and the peer take turns (A B A B); medians, spread and ratio are printed, and one line a
@@ -78,6 +79,7 @@ const ARGS = {
   compute: text(COMPUTE_TYPES.join("|"), "Only this type. Default: those that have targets"),
   methods: text("a,b", `Methods of step, memory, serve, profile. Default: ${stepMethods.join(",")}`),
   forms: text(peerForms.join(","), "Forms of the Python peer. Default: those that have targets"),
+  tokens: text("N", "Tokens of a training step, in records of 256. Default: those that have targets"),
   rounds: text("N", "Measured turns of A B. Default: the benchmark's own"),
   device: deviceFlags.device,
   threads: text("N", "Threads (default: the cores this process may use)"),

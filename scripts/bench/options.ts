@@ -48,6 +48,8 @@ export interface BenchOptions {
   readonly methods: readonly StepMethod[];
   /** null: those that have targets. */
   readonly forms: readonly PeerForm[] | null;
+  /** Tokens of a training step, in records of 256; null: the step benchmark's own. */
+  readonly tokens: number | null;
   /** Measured turns of A B; null: the benchmark's own. */
   readonly rounds: number | null;
   readonly threads: number | null;
@@ -81,6 +83,7 @@ export function benchOptions(
     computes: compute ? [compute] : null,
     methods: oneOf(listFlag(args, "methods"), stepMethods, "methods") ?? stepMethods,
     forms: oneOf(listFlag(args, "forms"), peerForms, "forms"),
+    tokens: wholeFlag(args, "tokens", 1) ?? null,
     rounds: wholeFlag(args, "rounds", 1) ?? null,
     threads: wholeFlag(args, "threads", 1) ?? null,
   };

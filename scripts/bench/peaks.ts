@@ -6,6 +6,7 @@ import type { Compute } from "../../src/adapters/adapter.ts";
 import type { Device } from "../../src/native/device.ts";
 import { openPeakLibrary } from "../../src/native/peaks.ts";
 import { type Summary, summarize } from "../../src/reporting/statistics.ts";
+import { measureDevice } from "./device-peaks.ts";
 import { formatFigure } from "./report.ts";
 
 export interface Machine {
@@ -34,6 +35,7 @@ const MOST_BUFFER = 2 ** 31;
 const QUIET_LOAD = 0.3;
 
 export async function measureMachine(device: Device, quick: boolean): Promise<Machine> {
+  if (device.backend.startsWith("cuda")) return measureDevice(device, quick);
   const library = await openPeakLibrary();
   const load = loadavg()[0]!;
   const lastCacheBytes = lastCache();

@@ -40,14 +40,22 @@ export async function benchStep(bench: Bench): Promise<void> {
   await benchThreads(bench);
 }
 
-/** 4 × 256 tokens of the small model, 1 × 256 of two layers of LLaMA-7B's width; or what --model or --shape names. */
+/**
+ * 4 × 256 tokens of the small model, 1 × 256 of two layers of LLaMA-7B's width; or what --model, --shape and --tokens say.
+ */
 function workloads(bench: Bench): Workload[] {
   const { options } = bench;
   const length = options.quick ? 32 : 256;
+  const records = (usual: number): number[] =>
+    options.tokens === null
+      ? Array.from({ length: usual }, () => length)
+      : Array.from({ length: Math.ceil(options.tokens / length) }, (_, i) =>
+          Math.min(length, options.tokens! - i * length),
+        );
   const workload = (model: BenchModel): Workload =>
     isWide(model.config)
-      ? { model, lengths: [length], computes: computesOf(bench, ["bf16"]) }
-      : { model, lengths: [length, length, length, length], computes: computesOf(bench, ["f32", "bf16"]) };
+      ? { model, lengths: records(1), computes: computesOf(bench, ["bf16"]) }
+      : { model, lengths: records(4), computes: computesOf(bench, ["f32", "bf16"]) };
   const chosen = options.model !== null || options.shape !== null || options.quick;
   const models = chosen ? [benchModel(bench)] : [benchModel(bench, "smollm2"), benchModel(bench, "llama-7b")];
   return models.map(workload);
