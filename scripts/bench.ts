@@ -9,6 +9,7 @@ import { benchDecode } from "./bench/decode.ts";
 import { benchEvaluate } from "./bench/evaluate.ts";
 import { benchGemm } from "./bench/gemm.ts";
 import { benchMemory } from "./bench/memory.ts";
+import { benchNf4 } from "./bench/nf4.ts";
 import {
   type BenchmarkName,
   type BenchOptions,
@@ -35,6 +36,7 @@ const BENCHMARKS: Record<BenchmarkName, (bench: Bench) => Promise<void>> = {
   step: benchStep,
   memory: benchMemory,
   decode: benchDecode,
+  nf4: benchNf4,
   evaluate: benchEvaluate,
   start: benchStart,
   swap: benchSwap,
@@ -46,6 +48,7 @@ const EXAMPLES = `Benchmarks
   step      a training step over its frozen floor, and beside PEFT's; real record lengths; threads
   memory    the most memory of a training process, beside PEFT's and what train --dry-run says
   decode    tokens/s of one stream, eight streams, a prompt; beside llama.cpp
+  nf4       4-bit weights beside bf16 (step, few rows, bytes) and beside llama.cpp's Q4_0 (decode)
   evaluate  beams, prompts and shared contexts together against one by one
   start     process start to first token
   swap      one merged adapter for another, beside PEFT's
@@ -57,6 +60,7 @@ Examples
   bun run scripts/bench.ts gemm
   bun run scripts/bench.ts step --peer python:venv/bin/python
   bun run scripts/bench.ts decode --model models/smollm2-135m --peer llama:FOLDER_WITH_LIBLLAMA
+  bun run scripts/bench.ts nf4 --model models/smollm2-135m --peer llama:FOLDER_WITH_LIBLLAMA
   bun run scripts/bench.ts serve --model models/smollm2-135m --peer llama-server:PATH/TO/llama-server
   bun run scripts/bench.ts step --device cuda --shape llama3-8b --tokens 8192
   bun run scripts/bench.ts profile --methods sbora-fa --compute bf16

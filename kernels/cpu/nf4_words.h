@@ -89,13 +89,13 @@ SB_INLINE void nf4_load_scales(const float *block, int64_t column, vf *scales) {
   scales[1] = vf_load(block + column + kLanes);
 }
 
-/* Where blocks begin at columns of their own: the scales of word `word`, zero behind the matrix. */
+/* Where blocks begin at columns of their own: the scales of the word of columns k.., zero behind the matrix. */
 template <Format format>
-SB_INLINE void nf4_gather_scales(const CpuWeight &w, int64_t panel, int64_t word, int64_t column, vf *scales) {
+SB_INLINE void nf4_gather_scales(const CpuWeight &w, int64_t panel, int64_t first, int64_t column, vf *scales) {
   constexpr int64_t step = Nf4Words<format>::step, sources = Nf4Words<format>::sources;
   alignas(64) float lanes[sources * kLanes];
   for (int64_t i = 0; i < sources * kLanes; i++) {
-    const int64_t lane = column + i / step, k = word * step + i % step;
+    const int64_t lane = column + i / step, k = first + i % step;
     const int64_t block = (nf4_phase(w, panel * kPanel + lane) + k) / kNf4Block;
     lanes[i] = k < w.in ? nf4_scales(w, panel)[block * kPanel + lane] : 0;
   }
@@ -125,6 +125,7 @@ SB_INLINE void nf4_each_word(const CpuWeight &w, int64_t panel, int64_t column, 
   const float *blocks = nf4_scales(w, panel);
   const uint32_t *codes = nf4_codes(w, panel) + (word0 / kNf4Group * kPanel + column) * step;
   const bool aligned = nf4_aligned(w);
+  const int64_t borders = w.in & -w.in; /* rows begin, and so blocks do, at multiples of this power of two only */
   int64_t slot = nf4_slot(w.columns, word0 * step);
   int64_t next = slot < w.columns.count ? w.columns.indices[slot] : none; /* replaced column */
   vf scales[sources];
@@ -155,7 +156,8 @@ SB_INLINE void nf4_each_word(const CpuWeight &w, int64_t panel, int64_t column, 
     } else {
 #pragma GCC unroll 1
       for (int64_t j = 0; j < product_min(kNf4Group, word1 - word); j++) {
-        nf4_gather_scales<format>(w, panel, word + j, column, scales);
+        const int64_t k = (word + j) * step;
+        if (k == word0 * step || k % borders < step) nf4_gather_scales<format>(w, panel, k, column, scales);
         make(j);
       }
     }

@@ -159,7 +159,7 @@ describe("peers", () => {
 });
 
 describe("bench.ts", () => {
-  test.each(["gemm", "step", "memory", "decode", "evaluate", "start", "swap", "serve"])(
+  test.each(["gemm", "step", "memory", "decode", "nf4", "evaluate", "start", "swap", "serve"])(
     "%s --quick works on the tiny shape",
     (what) => {
       const { code, stdout, stderr } = runScript("bench", [

@@ -4,6 +4,7 @@ import { methodNamed } from "../../src/adapters/registry.ts";
 import type { LlamaConfig } from "../../src/formats/hf-config.ts";
 import { scoreContinuations } from "../../src/generation/likelihood.ts";
 import { buildLlama, freeLlama } from "../../src/model/model.ts";
+import { type Quantization, quantizedWeight } from "../../src/model/nf4.ts";
 import { widestFeature } from "../../src/model/shapes.ts";
 import { trainPass } from "../../src/model/train-pass.ts";
 import { attachTrainables, freeTrainables, prepareTrainables } from "../../src/model/trainables.ts";
@@ -59,16 +60,17 @@ export async function checkProducts(
   device: Device,
   config: LlamaConfig,
   compute: Compute,
+  quantize: Quantization | null = null,
 ): Promise<void> {
   const seen = new Set<string>();
   for (const { in: width, out } of layerMatrices(config)) {
     const shape = `${width}->${out}`;
     if (seen.has(shape)) continue;
     seen.add(shape);
-    const { ours, reference } = await onBoth(device, (on) => products(on, width, out, compute));
+    const { ours, reference } = await onBoth(device, (on) => products(on, width, out, compute, quantize));
     for (const [what, expected] of Object.entries(reference)) {
       addCheck(report, {
-        name: `${config.nameOrPath} ${compute} ${what} ${shape}`,
+        name: `${config.nameOrPath} ${quantize ?? compute} ${what} ${shape}`,
         error: relativeError(ours[what as keyof typeof ours], expected),
         tolerance: PRODUCT_TOLERANCE[compute],
       });
@@ -81,6 +83,7 @@ function products(
   width: number,
   out: number,
   compute: Compute,
+  quantize: Quantization | null,
 ): Record<"forward" | "backward" | "factor", Float32Array> {
   reserve(device, {
     tokens: Math.max(ROWS, out),
@@ -89,7 +92,8 @@ function products(
     vocabulary: 0,
   });
   const data = randomMatrix("check", out, width);
-  const weight = createWeight(device, { name: "check", data, dtype: "f32", out, in: width, compute });
+  const source = { name: "check", data, dtype: "f32", out, in: width, compute } as const;
+  const weight = quantize ? quantizedWeight(device, source, quantize) : createWeight(device, source);
   const tensors: Tensor[] = [];
   const make = (rows: number, columns: number, seed: number): Tensor => {
     const tensor = createTensor(device, "f32", [rows, columns]);

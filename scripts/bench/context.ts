@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { type LlamaConfig, readLlamaConfig } from "../../src/formats/hf-config.ts";
 import { buildLlama, type Llama, loadLlama } from "../../src/model/model.ts";
+import type { Quantization } from "../../src/model/nf4.ts";
 import type { Device } from "../../src/native/device.ts";
 import { openDevice } from "../../src/native/device.ts";
 import type { BenchOptions } from "./options.ts";
@@ -70,11 +71,12 @@ export function loadBenchModel(
   model: BenchModel,
   compute: Compute,
   positions: number,
+  quantize: Quantization | null = null,
 ): Llama {
   const load = { compute, positions };
   return model.folder === null
-    ? buildLlama(device, model.config, randomSource(device), load)
-    : loadLlama(device, model.folder, load);
+    ? buildLlama(device, model.config, randomSource(device, quantize), load)
+    : loadLlama(device, model.folder, quantize ? { ...load, quantize } : load);
 }
 
 /** A second device of the same kind with another number of threads. */

@@ -21,7 +21,7 @@ const ROUNDS = 7;
 const STREAMS = 8;
 const BEAMS = 4;
 /** Tokens in front of what is generated. */
-const SHORT_PROMPT = 16;
+export const SHORT_PROMPT = 16;
 const TARGETS = { "1-stream": 1.25, "8-streams": 2, "prompt-512": 2.5 };
 type Measured = keyof typeof TARGETS | "4-beams";
 /** Both in bf16, with other orders of summation and llama.cpp's f16 cache. */
@@ -56,9 +56,16 @@ async function measure(
   if (needsPeer && of.folder === null) writeRandomModel(dir, of.config);
   const positions = Math.max(sizes.prompt, SHORT_PROMPT + sizes.tokens + 1);
   const model = loadBenchModel(device, of, compute, positions);
-  const peer = needsPeer ? await openLlama(bench, of, dir, folder, positions) : null;
+  const source = {
+    name: "llama.cpp",
+    dir,
+    gguf: join(folder, "model.gguf"),
+    positions,
+    streams: [1, STREAMS],
+  };
+  const peer = needsPeer ? await openLlama(bench, of, source) : null;
   try {
-    if (peer) await samePeer(bench, model, of, peer);
+    if (peer) await logitsCheck(bench, model, of, peer, SAME_MODEL);
     const results = await interleave<number>(
       [...ourContenders(model, sizes), ...(peer ? peerContenders(peer, sizes) : [])],
       roundsOf(bench, ROUNDS),
@@ -103,7 +110,12 @@ function ourContenders(model: Llama, sizes: Sizes): Contender<number>[] {
 }
 
 /** Tokens a second of decoding alone: from the end of the first step to the end of the last. */
-async function generateRate(model: Llama, streams: number, beams: number, tokens: number): Promise<number> {
+export async function generateRate(
+  model: Llama,
+  streams: number,
+  beams: number,
+  tokens: number,
+): Promise<number> {
   const { vocabSize } = model.config;
   const prompts = Array.from({ length: streams }, (_, i) => [...fixedTokens(SHORT_PROMPT, vocabSize, i)]);
   const ends: number[] = [];
@@ -139,31 +151,50 @@ function promptRate(model: Llama, tokens: number): number {
   return tokens / seconds;
 }
 
-async function openLlama(
+interface LlamaSource {
+  /** As the report has it. */
+  readonly name: string;
+  /** The model folder, and the file that is made of it. */
+  readonly dir: string;
+  readonly gguf: string;
+  readonly positions: number;
+  readonly streams: readonly number[];
+  /** A type of llama.cpp's quantizer, and "bf16" where embedding and head are left out of it. */
+  readonly quantize?: string;
+  readonly head?: "bf16" | null;
+}
+
+export async function openLlama(
   { options, device, report, say }: Bench,
   { config }: BenchModel,
-  dir: string,
-  folder: string,
-  positions: number,
+  { name, dir, gguf, positions, streams, quantize, head }: LlamaSource,
 ): Promise<Peer> {
   const python = options.python ?? Bun.which("python3") ?? "python3";
-  const peer = await startPeer("llama.cpp", python, "llama_decode.py", [options.llama!]);
-  const { system } = await peer.ask({
+  const peer = await startPeer(name, python, "llama_decode.py", [options.llama!]);
+  const { system, bytes } = await peer.ask({
     do: "load",
     folder: dir,
-    gguf: join(folder, "model.gguf"),
+    gguf,
     vocabulary: config.vocabSize,
     threads: device.threads,
     positions,
-    streams: [1, STREAMS],
+    streams,
+    quantize: quantize ?? null,
+    head: head ?? null,
   });
-  report.peers[peer.name] = { ...peer.about, system };
-  say(`decode: llama.cpp ${peer.about.library}, ${system}`);
+  report.peers[peer.name] = { ...peer.about, system, bytes };
+  say(`decode: ${name} ${peer.about.library}, ${bytes} bytes of weights, ${system}`);
   return peer;
 }
 
 /** Ours and llama.cpp's logits after the same tokens: what is compared is the same model. */
-async function samePeer(bench: Bench, model: Llama, { name, config }: BenchModel, peer: Peer): Promise<void> {
+export async function logitsCheck(
+  bench: Bench,
+  model: Llama,
+  { name, config }: BenchModel,
+  peer: Peer,
+  tolerance: number,
+): Promise<void> {
   const tokens = [...fixedTokens(SHORT_PROMPT, config.vocabSize, 3)];
   const pool = createKvPool(model, pagesFor(1, tokens.length));
   const plan = { rows: tokens.length, sequences: 1, positions: tokens.length, logits: 1 };
@@ -174,24 +205,29 @@ async function samePeer(bench: Bench, model: Llama, { name, config }: BenchModel
   freeKvPool(pool);
   const theirs = (await peer.ask({ do: "logits", tokens })).logits as number[];
   addCheck(bench.report, {
-    name: `${name} logits beside llama.cpp's`,
+    name: `${name} logits beside ${peer.name}'s`,
     error: relativeError(ours, theirs),
-    tolerance: SAME_MODEL,
+    tolerance,
   });
 }
 
+/** Tokens a second of llama.cpp's decoding alone. */
+export async function llamaRate(peer: Peer, streams: number, tokens: number): Promise<number> {
+  const answer = await peer.ask({ do: "generate", streams, prompt: SHORT_PROMPT, tokens });
+  return (streams * tokens) / numberOf(answer, "seconds");
+}
+
 function peerContenders(peer: Peer, { prompt, tokens }: Sizes): Contender<number>[] {
-  const rate = async (count: number, request: object): Promise<number> =>
-    count / numberOf(await peer.ask(request), "seconds");
-  const generated = (streams: number) => () =>
-    rate(streams * tokens, { do: "generate", streams, prompt: SHORT_PROMPT, tokens });
   const named = (name: Measured, run: () => Promise<number>): Contender<number> => ({
     name: `llama.cpp ${name}`,
     run,
   });
   return [
-    named("1-stream", generated(1)),
-    named("8-streams", generated(STREAMS)),
-    named("prompt-512", () => rate(prompt, { do: "prompt", tokens: prompt })),
+    named("1-stream", () => llamaRate(peer, 1, tokens)),
+    named("8-streams", () => llamaRate(peer, STREAMS, tokens)),
+    named(
+      "prompt-512",
+      async () => prompt / numberOf(await peer.ask({ do: "prompt", tokens: prompt }), "seconds"),
+    ),
   ];
 }

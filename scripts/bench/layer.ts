@@ -2,7 +2,8 @@
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { f32ToBf16 } from "../../src/formats/half.ts";
 import type { LlamaConfig } from "../../src/formats/hf-config.ts";
-import { type Device, reserve, sync } from "../../src/native/device.ts";
+import { type Quantization, quantizedWeight } from "../../src/model/nf4.ts";
+import { allocatedBytes, type Device, reserve, sync } from "../../src/native/device.ts";
 import { linearBackward, linearForward, matmul } from "../../src/native/ops/index.ts";
 import {
   createTensor,
@@ -24,7 +25,7 @@ export interface LayerBed {
   readonly device: Device;
   /** Weights of one layer's matrices. */
   readonly elements: number;
-  /** Bytes of all copies as they are held. */
+  /** Bytes of all copies as the library counts them. */
   readonly bytes: number;
   readonly copies: number;
   /** Milliseconds of X·Wᵀ or dY·W over every matrix of every copy, X and dY as the blocks have them. */
@@ -40,12 +41,11 @@ interface Plan {
   readonly rank: number;
   /** Layers to go round, so that no cache holds them. */
   readonly copies?: number;
+  readonly quantize?: Quantization;
 }
 
-const BYTES = { f32: 4, bf16: 2 } as const;
-
 export function openLayerBed(device: Device, config: LlamaConfig, compute: Compute, plan: Plan): LayerBed {
-  const { tokens: T, rank, copies = 1 } = plan;
+  const { tokens: T, rank, copies = 1, quantize } = plan;
   const matrices = layerMatrices(config);
   const width = Math.max(...matrices.flatMap((m) => [m.in, m.out]));
   reserve(device, { tokens: Math.max(T, width), width, rank: Math.max(rank, 1), vocabulary: 0 });
@@ -56,9 +56,12 @@ export function openLayerBed(device: Device, config: LlamaConfig, compute: Compu
     return { name, data, dtype: compute, out, in: columns, compute };
   });
   // The same values in every copy, but memory of its own.
+  const before = allocatedBytes(device);
   for (let copy = 0; copy < copies; copy++) {
-    for (const source of sources) weights.push(createWeight(device, source));
+    for (const source of sources)
+      weights.push(quantize ? quantizedWeight(device, source, quantize) : createWeight(device, source));
   }
+  const bytes = allocatedBytes(device) - before;
   const tensors: Tensor[] = [];
   const make = (dtype: Compute, rows: number, columns: number, seed: number): Tensor => {
     const tensor = createTensor(device, dtype, [rows, columns]);
@@ -92,7 +95,7 @@ export function openLayerBed(device: Device, config: LlamaConfig, compute: Compu
   return {
     device,
     elements: layerElements(config),
-    bytes: copies * layerElements(config) * BYTES[compute],
+    bytes,
     copies,
     products(what, tokens) {
       // or it grows from call to call

@@ -30,7 +30,7 @@ describe("what is measured", () => {
 
   test("nothing and something else are refused with the list", () => {
     expect(refused()).toContain(
-      "expected one of gemm, step, memory, decode, evaluate, start, swap, serve, all, profile",
+      "expected one of gemm, step, memory, decode, nf4, evaluate, start, swap, serve, all, profile",
     );
     expect(refused("gem")).toContain('"gem" is no benchmark');
   });

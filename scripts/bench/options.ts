@@ -11,6 +11,7 @@ export const benchmarkNames = [
   "step",
   "memory",
   "decode",
+  "nf4",
   "evaluate",
   "start",
   "swap",

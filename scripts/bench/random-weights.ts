@@ -5,6 +5,7 @@ import { bf16ToF32, bytesOf, f32ToBf16 } from "../../src/formats/half.ts";
 import { type LlamaConfig, writeHfConfig } from "../../src/formats/hf-config.ts";
 import { type TensorToWrite, writeSafetensors } from "../../src/formats/safetensors.ts";
 import type { WeightSource } from "../../src/model/model.ts";
+import { isQuantized, type Quantization, quantizedWeight } from "../../src/model/nf4.ts";
 import { linearNames, linearShape } from "../../src/model/shapes.ts";
 import type { Device } from "../../src/native/device.ts";
 import { createWeight } from "../../src/native/weight.ts";
@@ -60,13 +61,16 @@ export function randomMatrix(name: string, out: number, width: number): Float32A
   return randomValues(out * width, seedOf(name), scaleFor(width));
 }
 
-/** For `buildLlama`: f32 compute holds f32 weights, bf16 compute bf16 ones, of the same values. */
-export function randomSource(device: Device): WeightSource {
+/** For `buildLlama`: f32 compute holds f32 weights, bf16 compute bf16 ones, of the same values; or what they quantize to. */
+export function randomSource(device: Device, quantize: Quantization | null = null): WeightSource {
   return {
     matrix(name, out, width, compute) {
       const values = randomMatrix(name, out, width);
       const data = compute === "bf16" ? f32ToBf16(values) : values;
-      return createWeight(device, { name, data, dtype: compute, out, in: width, compute });
+      const source = { name, data, dtype: compute, out, in: width, compute };
+      return quantize && isQuantized(name)
+        ? quantizedWeight(device, source, quantize)
+        : createWeight(device, source);
     },
     vector: (_name, size) => new Float32Array(size).fill(1),
   };

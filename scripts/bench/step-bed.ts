@@ -3,6 +3,7 @@ import type { Adapter, Compute } from "../../src/adapters/adapter.ts";
 import { methodNamed } from "../../src/adapters/registry.ts";
 import type { PackedBatch } from "../../src/data/batches.ts";
 import { freeLlama, type Llama } from "../../src/model/model.ts";
+import type { Quantization } from "../../src/model/nf4.ts";
 import { linearNames, widestFeature } from "../../src/model/shapes.ts";
 import { trainPass } from "../../src/model/train-pass.ts";
 import {
@@ -68,10 +69,11 @@ export function openStepBed(
   compute: Compute,
   methods: readonly StepMethod[],
   tokens: number,
+  quantize: Quantization | null = null,
 ): StepBed {
   const { config } = of;
   const positions = tokens;
-  const model = loadBenchModel(device, of, compute, positions);
+  const model = loadBenchModel(device, of, compute, positions, quantize);
   const plans = methods.map((method) =>
     planTraining(config, { compute, positions }, adapterOptions(method), 0, tokens, 4),
   );
