@@ -74,27 +74,20 @@ describe("sampling", () => {
     expect(undecided).toBeGreaterThan(50);
   });
 
-  test("a whole row goes by logit, ties to the lower id, and costs far less than comparing its tokens", () => {
+  test("a whole row goes by logit, ties to the lower id: a token outside the candidates is the one that sorting all gives", () => {
     const random = randomStream(5n);
     // ties, zeros of both signs, all magnitudes
     const logits = Float32Array.from({ length: 49_152 }, () => {
       const value = (random.below(4001) - 2000) / 8;
       return random.below(9) === 0 ? value * -1e-30 : value;
     });
-    const timed = <T>(work: () => T): { readonly result: T; readonly ms: number } => {
-      const start = performance.now();
-      return { result: work(), ms: performance.now() - start };
-    };
-    const sorted = timed(() => candidates(logits, logits.length));
+    expect(pickFromRow(options({ topK: 1 }), logits, 0.5)).toBe(candidates(logits, logits.length).ids[0]!);
     // hot enough that every token has its share
     const hot = logits.map((logit) => logit / 1000);
     const order = candidates(hot, hot.length);
     const draws = Array.from({ length: 24 }, (_, i) => (i + 0.5) / 24);
-    const picked = timed(() => draws.map((u) => pickFromRow(options({}), hot, u)));
-    expect(picked.result).toEqual(draws.map((u) => pick(options({}), order, true, u)!));
-    expect(pickFromRow(options({ topK: 1 }), logits, 0.5)).toBe(sorted.result.ids[0]!);
-    // 24 of them beside one
-    expect(picked.ms).toBeLessThan(8 * sorted.ms);
+    const picked = draws.map((u) => pickFromRow(options({}), hot, u));
+    expect(picked).toEqual(draws.map((u) => pick(options({}), order, true, u)!));
   });
 
   test("temperature 0 takes the best", () => {
