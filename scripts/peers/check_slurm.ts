@@ -94,9 +94,10 @@ function checkGoesOn(what: string, index: number, saved: readonly string[]): voi
   check(`${what}: it goes on after step ${saved.length}`, kept);
 }
 
-/** Whether a task's last word is that `owner` is at work on its cell. */
-function isRefused(task: string, owner: string): boolean {
-  return new RegExp(`Slurm job ${owner}, since .* is at work on this cell.*\\n$`).test(logOf(task));
+/** Whether a task ended because `owner` is at work on its cell. */
+function isRefused({ jobField }: Cluster, task: string, owner: string): boolean {
+  const said = new RegExp(`Slurm job ${owner}, since .* is at work on this cell`).test(logOf(task));
+  return said && jobField(task, "ExitCode") === "1:0";
 }
 
 async function requeuedKilledAndLeftBehind(cluster: Cluster, array: string): Promise<void> {
@@ -131,7 +132,7 @@ async function requeuedKilledAndLeftBehind(cluster: Cluster, array: string): Pro
   const alive = processesOf(out, 2).length === 1;
   check(
     "batch script killed: its cell is still at work, a requeued one is refused",
-    alive && isRefused(task, task),
+    alive && isRefused(cluster, task, task),
   );
   await until("the cell is finished", () => existsSync(place.json) && processesOf(out, 2).length === 0, 180);
   slurm("scontrol", "requeue", task);
@@ -148,7 +149,7 @@ async function twiceNearItsLimitAndOnADeadNode(cluster: Cluster, array: string):
   await until("one of the two is refused", () => twins.some(hasFailed), 60);
   const [refused, task] = (hasFailed(twins[0]!) ? twins : twins.toReversed()) as [string, string];
   const [there, here] = [refused, task].map((one) => jobField(one, "BatchHost"));
-  const named = isRefused(refused, task);
+  const named = isRefused(cluster, refused, task);
   check(
     `twice at once: ${refused} on ${there} is refused and names ${task} on ${here}`,
     named && there !== here,
