@@ -111,13 +111,13 @@ __global__ void __launch_bounds__(kTileThreads)
       copy_async(&stage.scalars[row], row < rows ? kept_scalars<D>(kept_row + row * q_stride) : kept_scalars<D>(kept),
                  row < rows ? 16 : 0);
   };
-  start_copy(0);
+  if (kStages > 1) start_copy(0);
   commit_copies();
 
   const int lane = lane_of_thread();
   float dk_sums[1][D / kMmaColumns][4] = {}, dv_sums[1][D / kMmaColumns][4] = {};
   for (int turn = 0; turn < turns; turn++) {
-    if (kStages > 1 && turn + 1 < turns) start_copy(turn + 1);
+    if (turn + kStages - 1 < turns) start_copy(turn + kStages - 1);
     commit_copies();
     wait_copies<kStages - 1>();
     __syncthreads();
@@ -144,7 +144,6 @@ __global__ void __launch_bounds__(kTileThreads)
     round_sums(rounded, ds);
     add_products<D>(dk_sums, rounded, stage.queries);
     __syncthreads(); /* what is copied next goes to where this turn lay */
-    if (kStages == 1 && turn + 1 < turns) start_copy(turn + 1);
   }
   store_gradients<D>(dk_sums, scale, count, k_stride, dk + k_first);
   store_gradients<D>(dv_sums, 1, count, k_stride, dv + k_first);
@@ -182,7 +181,7 @@ __global__ void __launch_bounds__(kTileThreads)
     copy_rows<D, kSide>(stage.keys, k, piece.length - key0, [=](int row) { return k_row + row * k_stride; });
     copy_rows<D, kSide>(stage.values, v, piece.length - key0, [=](int row) { return v_row + row * k_stride; });
   };
-  start_copy(0);
+  if (kStages > 1) start_copy(0);
   commit_copies();
 
   const int lane = lane_of_thread(), first_row = warp_of_thread() * kMmaRows + lane / 4;
@@ -196,7 +195,8 @@ __global__ void __launch_bounds__(kTileThreads)
     }
   float sums[1][D / kMmaColumns][4] = {};
   for (int key0 = 0; key0 <= piece.first; key0 += kSide) { /* the last block stands where the rows do */
-    if (kStages > 1 && key0 < piece.first) start_copy(key0 + kSide);
+    const int next = key0 + (kStages - 1) * kSide;
+    if (next <= piece.first) start_copy(next);
     commit_copies();
     wait_copies<kStages - 1>();
     __syncthreads();
@@ -217,7 +217,6 @@ __global__ void __launch_bounds__(kTileThreads)
     round_sums(rounded, ds);
     add_products<D>(sums, rounded, stage.keys);
     __syncthreads();
-    if (kStages == 1 && key0 < piece.first) start_copy(key0 + kSide);
   }
   store_gradients<D>(sums, scale, count, q_stride, rows);
 }
