@@ -3,7 +3,7 @@
  * the emulated CUDA library, and multiplies what its descriptors say. The library reads its environment when a device is
  * opened, so that every case is a process.
  */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -18,12 +18,10 @@ const DOUBLE = join(FOLDER, "libcublasLt.so.13");
 const LOG = join(FOLDER, "log");
 const OPS = "./src/native/ops/";
 
-beforeAll(async () => {
-  const source = join(ROOT, "kernels/cuda/testing/cublaslt_double.cpp");
-  const flags = ["-std=c++20", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-static-libstdc++"];
-  await compile(findCompiler(), [...flags, source, "-o", DOUBLE], ROOT);
-  for (const library of ["cuda-emulated", "reference", "reference-f64"] as const) await buildLibrary(library);
-});
+// Not in a hook, which has to end in time: this compiles.
+const flags = ["-std=c++20", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-static-libstdc++"];
+await compile(findCompiler(), [...flags, "kernels/cuda/testing/cublaslt_double.cpp", "-o", DOUBLE], ROOT);
+for (const library of ["cuda-emulated", "reference", "reference-f64"] as const) await buildLibrary(library);
 afterAll(() => rmSync(FOLDER, { recursive: true }));
 
 interface Result {
