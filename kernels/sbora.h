@@ -105,7 +105,7 @@ SB_API int32_t sb_patch_create(sb_context *ctx, sb_weight *weight, int32_t by_co
 SB_API int32_t sb_patch_free(sb_context *ctx, sb_patch *patch) SB_NOEXCEPT;
 /* Each patch's lines change to its other state, bit for bit, or back: W ^= bits, so that patches may be flipped in any
  * order. All of a list (host, `count` patches), or none where the call fails. Patches of one weight stand side by side:
- * its memory is then gone through once. */
+ * its memory is then gone through once. A library may let the flips wait for the weight's next use; sb_sync makes them. */
 SB_API int32_t sb_patch_flip(sb_context *ctx, sb_patch *const *patches, int64_t count) SB_NOEXCEPT;
 
 /* ---- NF4 ---------------------------------------------------------------------------------------------------- */

@@ -14,7 +14,8 @@ struct sb_cpu_context : sb_host_context {
   sb_isa isa;
   unsigned char *workspace; /* 64-byte aligned; made by sb_reserve, the same address until the next sb_reserve */
   int64_t workspace_bytes;
-  WeightBlock *weight_block; /* the last one, which may have room */
+  WeightBlock *weight_block;  /* the last one, which may have room */
+  const sb_weight *unsettled; /* weights with flips that wait (weight.cpp); some may have none any more */
 };
 
 inline sb_cpu_context &sb_cpu(sb_context *ctx) { return *static_cast<sb_cpu_context *>(ctx); }

@@ -129,7 +129,6 @@ int32_t sb_backend_open(int32_t threads, const char *isa, sb_context **out) {
   table.close = cpu_close;
   table.describe = cpu_describe;
   table.reserve = cpu_reserve;
-  table.sync = host_sync;
   table.alloc = host_alloc;
   table.free = host_free;
   table.allocated = host_allocated;

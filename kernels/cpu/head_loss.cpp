@@ -48,10 +48,10 @@ struct ResumingSink {
 int32_t head_loss(sb_context *context, const sb_weight *weight, const void *x, int32_t x_dtype, int64_t M,
                   const int32_t *targets, const void *weights, void *loss, void *dx, void *dw) noexcept {
   sb_cpu_context &ctx = sb_cpu(context);
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   const int64_t V = w.out, H = w.in, width = panels_of(V) * kPanel, step = head_rows(V);
   const Form form = form_of(w.compute);
-  const ForwardRight forward = {w, held_format(w), {}, 0, 1};
+  const ForwardRight forward = {w, held_format(w), {}, 0, 1, false};
   const int64_t words = forward.held == Format::bf16 ? (H + 1) / 2 * 2 : words_of(form, H);
   if (check_indices("sb_head_loss", "targets", targets, M, V)) return 1;
   Workspace workspace;

@@ -62,4 +62,5 @@ void SB_OPS(SB_ISA_LEVEL)(sb_backend &table) {
 #define SB_FILL(name) table.name = name;
   SB_BACKEND_OPS(SB_FILL)
 #undef SB_FILL
+  table.sync = sync;
 }

@@ -32,10 +32,13 @@ struct ForwardRight {
   Operand u; /* [out, r] */
   int64_t tail;
   float tail_scale;
+  bool flips; /* what waits to be flipped is, just before it is read: each panel is read once */
 
   bool direct(int64_t tiles) const {
     return w.dtype != SB_NF4 && (held == Format::f32 || held == Format::pairs || tiles <= 2);
   }
+  int64_t longest() const { return flips ? kFlipSteps * words_of_step() : INT64_MAX; }
+  int64_t words_of_step() const { return held == Format::bf16 ? 2 : 1; }
   int64_t strip() const { return 1; }
   bool streams(int64_t rows) const { return nf4_streams(w, rows); }
   void stream(int64_t panel, const float *left, int64_t rows, int64_t k0, int64_t k1, float *sums, bool fresh) const {
@@ -46,6 +49,7 @@ struct ForwardRight {
     k0 -= tail;
     k1 -= tail;
     if (w.dtype == SB_NF4) return nf4_block(w, held, panel, k0, k1, scratch);
+    if (flips) flip_stretch(w, {panel, k0 / words_of_step(), k1 / words_of_step(), false});
     const unsigned char *data = panel_of(w, panel);
     if (direct(tiles)) return {data + k0 * kPanel * (held == Format::f32 || held == Format::pairs ? 4 : 2), held};
     expand_panel(w, data, k0, k1, scratch);
@@ -60,8 +64,8 @@ int32_t linear_forward(sb_context *context, const sb_weight *weight, const void 
   const CpuWeight &w = cpu_weight(weight);
   const Form form = form_of(w.compute);
   const Operand main = {x, x_dtype, false, w.in, T, w.in, form}, tail = {z, z_dtype, false, r, T, r, form};
-  const ForwardRight right = {w, held_format(w), {u, SB_F32, false, r, w.out, r, form}, words_of(form, r),
-                              static_cast<float>(scale)};
+  ForwardRight right = {w, held_format(w), {u, SB_F32, false, r, w.out, r, form}, words_of(form, r),
+                        static_cast<float>(scale), false};
   /* A panel of bf16 has an even depth; as f32 operands the left rows get a zero behind them too. */
   const int64_t words = right.held == Format::bf16 ? (w.in + 1) / 2 * 2 : words_of(form, w.in);
   const int64_t depth = right.tail + words, pass = left_rows(T, depth);
@@ -69,6 +73,10 @@ int32_t linear_forward(sb_context *context, const sb_weight *weight, const void 
   if (take_workspace(ctx, "sb_linear_forward", product_bytes(ctx.threads, T, depth), T, product_max(w.in, r),
                      workspace))
     return 1;
+  if (w.flipped && T > 0) {
+    right.flips = pass == T && row_blocks(ctx, {nullptr, T, depth}, panels_of(w.out), 1) == 1;
+    if (!right.flips) settle(ctx, w);
+  }
   for (int64_t row = 0; row < T; row += pass) {
     const Left left = {reinterpret_cast<float *>(workspace.rest), product_min(pass, T - row), depth};
     pack_left(ctx, left, r > 0 ? &tail : nullptr, main, row);
@@ -77,6 +85,7 @@ int32_t linear_forward(sb_context *context, const sb_weight *weight, const void 
                           static_cast<const float *>(gain), static_cast<float>(beta)};
     multiply(ctx, left, panels_of(w.out), right, sink, workspace);
   }
+  if (right.flips) w.flipped = nullptr;
   return 0;
 }
 
@@ -182,7 +191,7 @@ struct BackwardSink {
 int32_t linear_backward(sb_context *context, const sb_weight *weight, const void *dy, int32_t dy_dtype, int64_t T,
                         const void *u, int64_t r, double scale, void *dz, double beta, void *dx) noexcept {
   sb_cpu_context &ctx = sb_cpu(context);
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   const Form form = form_of(w.compute);
   const Operand main = {dy, dy_dtype, false, w.out, T, w.out, form};
   const int64_t depth = words_of(form, w.out), pass = left_rows(T, depth), panels = dx ? panels_of(w.in) : 0;

@@ -65,6 +65,7 @@ inline void pack_left(sb_cpu_context &ctx, const Left &left, const Operand *tail
  *         bool direct(int64_t tiles)   the main part's blocks are read in place, whatever their length
  *         bool streams(rows), stream(panel, left, rows, k0, k1, sums, fresh)   optional: the main part of so few rows is
  *                 multiplied without a block, one panel at a time
+ *         int64_t longest()            optional: most words of a block that is read in place
  *         int64_t strip()              panels that block() makes at a time, 1..kStrip
  *         Block block(panel, panels, k0, k1, tiles, scratch)
  *                 words k0..k1-1, never across the end of the tail; k0 - tail is a multiple of kDepthBlock in the main
@@ -78,7 +79,8 @@ void multiply_strip(const Left &left, int64_t panel, int64_t panels, int64_t fir
   float *sums = scratch + kDepthBlock * kStrip * kPanel;
   const int64_t row = left.row(first_tile), rows = left.row(last_tile) - row, tiles = last_tile - first_tile;
   /* One tile streams a panel once from end to end; two or three still find a longer block in the L2. */
-  const int64_t direct_block = tiles == 1 ? left.depth : 4 * kDepthBlock;
+  int64_t direct_block = tiles == 1 ? left.depth : 4 * kDepthBlock;
+  if constexpr (requires { right.longest(); }) direct_block = product_min(direct_block, right.longest());
   bool fresh = true;
   for (int64_t p = 0; p < panels; p++) fresh = !sink.begin(panel + p, row, rows, sums + p * rows * kPanel);
   for (int64_t k0 = 0, k1; k0 < left.depth; k0 = k1) {
@@ -111,18 +113,22 @@ void multiply_strip(const Left &left, int64_t panel, int64_t panels, int64_t fir
   for (int64_t p = 0; p < panels; p++) sink.end(panel + p, row, rows, sums + p * rows * kPanel);
 }
 
+/* Blocks of rows that a product is cut into; with one of them, each panel is one task's. */
+inline int64_t row_blocks(const sb_cpu_context &ctx, const Left &left, int64_t panels, int64_t strip) {
+  /* A block of rows: half the L2 while the right operand, expanded or transposed, still serves enough of them. */
+  constexpr int64_t kL2Bytes = 512 << 10, kServed = 224;
+  const int64_t fit = product_max(kL2Bytes / (4 * product_max(left.depth, 1)), kServed);
+  const int64_t tiles = left.tiles(), block_tiles = product_max(product_min(fit, kBlockRows / strip) / kTile, 1);
+  /* Few panels: shorter blocks, so that every thread has some. */
+  const int64_t wanted = product_min((2 * ctx.threads + panels - 1) / panels, tiles);
+  return product_max((tiles + block_tiles - 1) / block_tiles, wanted);
+}
+
 template <class Right, class Sink>
 void multiply(sb_cpu_context &ctx, const Left &left, int64_t panels, const Right &right, const Sink &sink,
               const Workspace &workspace) {
   if (left.rows == 0 || panels == 0) return;
-  /* A block of rows: half the L2 while the right operand, expanded or transposed, still serves enough of them. */
-  constexpr int64_t kL2Bytes = 512 << 10, kServed = 224;
-  const int64_t fit = product_max(kL2Bytes / (4 * product_max(left.depth, 1)), kServed);
-  const int64_t tiles = left.tiles(), strip = right.strip();
-  const int64_t block_tiles = product_max(product_min(fit, kBlockRows / strip) / kTile, 1);
-  /* Few panels: shorter blocks, so that every thread has some. */
-  const int64_t wanted = product_min((2 * ctx.threads + panels - 1) / panels, tiles);
-  const int64_t blocks = product_max((tiles + block_tiles - 1) / block_tiles, wanted);
+  const int64_t tiles = left.tiles(), strip = right.strip(), blocks = row_blocks(ctx, left, panels, strip);
   /* Panels of a task: about 2^21 multiply-adds, but at least four tasks a thread where there are that many panels. */
   const int64_t work = left.rows / blocks * left.depth * kPanel + 1;
   const int64_t most = product_max(panels * blocks / (4 * ctx.threads), 1);

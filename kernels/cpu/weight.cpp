@@ -12,6 +12,8 @@ struct Nf4Lines {
   uint16_t *values;
 };
 
+struct CpuPatch;
+
 struct CpuWeight : sb_weight {
   unsigned char *panels;
   int64_t panel_bytes;
@@ -19,10 +21,51 @@ struct CpuWeight : sb_weight {
   int64_t bytes;      /* as counted in the context's total */
   int32_t rounding;   /* NF4: the type values are rounded to before the compute type */
   Nf4Lines columns, rows;
+  /* Flips that the panels have yet to take in (patch.cpp); with or without any, the values are the same. */
+  mutable CpuPatch *flipped;
+  mutable bool listed; /* among the context's unsettled weights, together with */
+  mutable const CpuWeight *next_unsettled;
 };
 
 inline const CpuWeight &cpu_weight(const sb_weight *weight) { return *static_cast<const CpuWeight *>(weight); }
 inline unsigned char *panel_of(const CpuWeight &w, int64_t panel) { return w.panels + panel * w.panel_bytes; }
+
+/* patch.cpp: the flips that wait are made. */
+void settle(sb_cpu_context &ctx, const CpuWeight &w);
+/* A weight whose panels may be read: what every op but linear_forward starts with. */
+inline const CpuWeight &settled_weight(sb_context *context, const sb_weight *weight) {
+  const CpuWeight &w = cpu_weight(weight);
+  if (w.flipped) settle(sb_cpu(context), w);
+  return w;
+}
+
+inline void list_unsettled(sb_cpu_context &ctx, const CpuWeight &w) {
+  if (w.listed) return;
+  w.listed = true;
+  w.next_unsettled = static_cast<const CpuWeight *>(ctx.unsettled);
+  ctx.unsettled = &w;
+}
+inline void unlist_unsettled(sb_cpu_context &ctx, const CpuWeight &w) {
+  const CpuWeight *before = static_cast<const CpuWeight *>(ctx.unsettled);
+  if (!w.listed) return;
+  w.listed = false;
+  if (before == &w) {
+    ctx.unsettled = w.next_unsettled;
+    return;
+  }
+  while (before->next_unsettled != &w) before = before->next_unsettled;
+  before->next_unsettled = w.next_unsettled;
+}
+
+/* What was called is done. */
+int32_t sync(sb_context *context) noexcept {
+  sb_cpu_context &ctx = sb_cpu(context);
+  while (ctx.unsettled) {
+    const CpuWeight &w = settled_weight(context, ctx.unsettled);
+    unlist_unsettled(ctx, w);
+  }
+  return 0;
+}
 
 #include "nf4.h"
 
@@ -139,13 +182,14 @@ CpuWeight *allocate_weight(sb_context *context, int64_t out, int64_t in, int32_t
             static_cast<long long>(in), static_cast<long long>(bytes));
     return nullptr;
   }
-  *w = {{out, in, held, compute, 0}, memory, panel_bytes, block, bytes, held, {}, {}};
+  *w = {{out, in, held, compute, 0}, memory, panel_bytes, block, bytes, held, {}, {}, nullptr, false, nullptr};
   host_count(context, bytes);
   return w;
 }
 
 int32_t weight_free(sb_context *context, sb_weight *weight) noexcept {
   CpuWeight *w = static_cast<CpuWeight *>(weight);
+  unlist_unsettled(sb_cpu(context), *w);
   host_count(context, -w->bytes);
   free(w->columns.indices);
   free(w->columns.values);
@@ -192,7 +236,7 @@ int32_t weight_create(sb_context *context, const void *data, int32_t dtype, int6
 
 int32_t weight_read_rows(sb_context *context, const sb_weight *weight, const int32_t *rows, int64_t n,
                          void *values) noexcept {
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   if (check_indices("sb_weight_read_rows", "rows", rows, n, w.out)) return 1;
   parallel(sb_cpu(context), n, [&](int64_t i, int32_t) {
     float *to = static_cast<float *>(values) + i * w.in;
@@ -203,7 +247,7 @@ int32_t weight_read_rows(sb_context *context, const sb_weight *weight, const int
 
 int32_t weight_write_rows(sb_context *context, sb_weight *weight, const int32_t *rows, int64_t n,
                           const void *values) noexcept {
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   if (check_indices("sb_weight_write_rows", "rows", rows, n, w.out)) return 1;
   if (w.dtype == SB_NF4) return nf4_write_rows(context, *static_cast<CpuWeight *>(weight), rows, n, values);
   parallel(sb_cpu(context), n, [&](int64_t i, int32_t) {
@@ -215,7 +259,7 @@ int32_t weight_write_rows(sb_context *context, sb_weight *weight, const int32_t 
 
 int32_t weight_read_columns(sb_context *context, const sb_weight *weight, const int32_t *columns, int64_t n,
                             void *values) noexcept {
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   if (check_indices("sb_weight_read_columns", "columns", columns, n, w.in)) return 1;
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
     const int64_t last = product_min(w.out, (panel + 1) * kPanel);
@@ -227,7 +271,7 @@ int32_t weight_read_columns(sb_context *context, const sb_weight *weight, const 
 
 int32_t weight_write_columns(sb_context *context, sb_weight *weight, const int32_t *columns, int64_t n,
                              const void *values) noexcept {
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   if (check_indices("sb_weight_write_columns", "columns", columns, n, w.in)) return 1;
   if (w.dtype == SB_NF4) return nf4_write_columns(context, *static_cast<CpuWeight *>(weight), columns, n, values);
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
@@ -241,7 +285,7 @@ int32_t weight_write_columns(sb_context *context, sb_weight *weight, const int32
 
 /* In double, over in from the first column to the last. */
 int32_t weight_row_squares(sb_context *context, const sb_weight *weight, void *squares) noexcept {
-  const CpuWeight &w = cpu_weight(weight);
+  const CpuWeight &w = settled_weight(context, weight);
   parallel(sb_cpu(context), panels_of(w.out), [&](int64_t panel, int32_t) {
     constexpr int64_t kStrip = 128;
     alignas(64) float strip[kStrip * kPanel];

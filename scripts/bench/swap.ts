@@ -1,14 +1,27 @@
-/** Issue 6: one merged SBoRA adapter for another, restoring included, beside PEFT's unmerge, set and merge of LoRA. */
+/**
+ * Issue 6: one merged SBoRA adapter for another, restoring included, beside PEFT's unmerge, set and merge of LoRA. A
+ * library may let flips wait for the next product, so what is timed is what a swap adds to the steps behind it.
+ */
 import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
+import { withScratch } from "../../src/adapters/draw.ts";
 import { readWholeWeight } from "../../src/adapters/full.ts";
 import { methodNamed } from "../../src/adapters/registry.ts";
 import { saveAdapter } from "../../src/adapters/storage.ts";
 import { toHfConfig } from "../../src/formats/hf-config.ts";
+import { createInferArena, inferRows, logitsOf } from "../../src/model/infer.ts";
+import {
+  createKvPool,
+  dropSequence,
+  emptySequence,
+  freeKvPool,
+  type KvPool,
+} from "../../src/model/kv-cache.ts";
 import { freeLlama, type Llama } from "../../src/model/model.ts";
 import { linearNames } from "../../src/model/shapes.ts";
 import { attachTrainables, freeTrainables } from "../../src/model/trainables.ts";
-import { createArena, freeArena } from "../../src/native/arena.ts";
+import { type Arena, createArena, freeArena } from "../../src/native/arena.ts";
+import { sync } from "../../src/native/device.ts";
 import { createTensor, freeTensor, readBytes, sizeOf, writeF32 } from "../../src/native/tensor.ts";
 import type { Weight } from "../../src/native/weight.ts";
 import { BASE } from "../../src/serving/protocol.ts";
@@ -28,7 +41,9 @@ import { addCheck, addFigure, addTarget, type Report } from "./report.ts";
 
 const ROUNDS = 15;
 /** Swaps of a turn, there and back. */
-const SWAPS = 4;
+const SWAPS = 8;
+/** Steps behind a swap: the first one flips, and the second one has the caches to itself but for what is not written yet. */
+const STEPS = 2;
 const METHODS = ["sbora-fa", "sbora-fb"] as const;
 type SwapMethod = (typeof METHODS)[number];
 const RANKS = [32, 64];
@@ -42,12 +57,20 @@ const FINGERPRINT = "bench";
 
 type Times = ReadonlyMap<string, readonly number[]>;
 
+/** Decodes single tokens with whatever weights are active. */
+interface Decoder {
+  readonly pool: KvPool;
+  readonly arena: Arena;
+}
+
 export async function benchSwap(bench: Bench): Promise<void> {
   const of = benchModel(bench);
   for (const compute of computesOf(bench, ["bf16", "f32"])) {
     bench.say(`swap: ${of.name} ${compute}, ${of.config.layers} layers, all seven linears`);
     const model = loadBenchModel(bench.device, of, compute, 1);
     const sets = createWeightSets(model, { fingerprint: FINGERPRINT });
+    const plan = { rows: 1, sequences: 1, positions: 1, logits: 1 };
+    const decoder = { pool: createKvPool(model, 1), arena: createInferArena(model, plan) };
     try {
       const ranks = RANKS.filter((rank) => rank <= narrowest(model));
       await withTemporaryFolder(async (folder) => {
@@ -56,8 +79,10 @@ export async function benchSwap(bench: Bench): Promise<void> {
             for (const which of "ab") addAdapter(sets, folder, method, rank, which);
       });
       for (const rank of ranks) for (const method of METHODS) checkSwaps(bench.report, sets, method, rank);
-      await measure(bench, of, compute, sets, ranks);
+      await measure(bench, of, compute, sets, decoder, ranks);
     } finally {
+      freeArena(decoder.arena);
+      freeKvPool(decoder.pool);
       freeWeightSets(sets);
       freeLlama(model);
     }
@@ -131,11 +156,14 @@ async function measure(
   of: BenchModel,
   compute: Compute,
   sets: WeightSets,
+  decoder: Decoder,
   ranks: readonly number[],
 ): Promise<void> {
   const { options, report } = bench;
   const name = `swap.${of.name}.${compute}`;
-  const ours = ranks.flatMap((rank) => METHODS.map((method) => contender(sets, method, rank)));
+  const ours = ranks.flatMap((rank) =>
+    METHODS.flatMap((method) => [contender(sets, decoder, method, rank), atOnce(sets, method, rank)]),
+  );
   const forms = options.python ? (options.forms ?? FORMS) : [];
   if (forms.length === 0) {
     report.missing.push(`${name}.r${PEER_RANK}/peft: no --peer python:PATH`);
@@ -151,18 +179,54 @@ async function measure(
   }
 }
 
-/** Mean milliseconds of a turn's swaps. */
-function contender(sets: WeightSets, method: SwapMethod, rank: number): Contender<number> {
+/** Milliseconds that a swap adds to the steps behind it, mean of a turn: swaps and none in turn. */
+function contender(sets: WeightSets, decoder: Decoder, method: SwapMethod, rank: number): Contender<number> {
+  const steps = (): void => {
+    for (let i = 0; i < STEPS; i++) decodeOne(sets.model, decoder);
+  };
   return {
     name: `r${rank}.${method}`,
     run() {
       activate(sets, keyOf(method, rank, "a"));
+      steps();
+      let added = 0;
+      for (let i = 0; i < SWAPS; i++) {
+        added -= timed(steps);
+        added += timed(() => {
+          activate(sets, keyOf(method, rank, i % 2 === 0 ? "b" : "a"));
+          steps();
+        });
+      }
+      return added / SWAPS;
+    },
+  };
+}
+
+/** Milliseconds of a swap that nothing may wait for: what it costs where no step follows. Mean of a turn. */
+function atOnce(sets: WeightSets, method: SwapMethod, rank: number): Contender<number> {
+  const swapTo = (which: string): void => {
+    activate(sets, keyOf(method, rank, which));
+    sync(sets.model.device);
+  };
+  return {
+    name: `r${rank}.${method}.at-once`,
+    run() {
+      swapTo("a");
       const all = timed(() => {
-        for (let i = 0; i < SWAPS; i++) activate(sets, keyOf(method, rank, i % 2 === 0 ? "b" : "a"));
+        for (let i = 0; i < SWAPS; i++) swapTo(i % 2 === 0 ? "b" : "a");
       });
       return all / SWAPS;
     },
   };
+}
+
+function decodeOne(model: Llama, { pool, arena }: Decoder): void {
+  const sequence = emptySequence();
+  withScratch(arena, () => {
+    const hidden = inferRows(model, pool, [{ sequence, tokens: [1], wanted: "last" }], arena);
+    logitsOf(model, hidden, arena);
+  });
+  dropSequence(pool, sequence);
 }
 
 function own({ report, options }: Bench, of: BenchModel, name: string, times: Times): void {

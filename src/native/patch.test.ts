@@ -1,10 +1,18 @@
 /** Patches against reading and writing through f32, on every library and instruction set. */
 import { describe, expect, test } from "bun:test";
-import { allocatedBytes, type Device } from "./device.ts";
+import { allocatedBytes, type Device, sync } from "./device.ts";
+import { embeddingForward, headLoss, linearBackward, linearForward } from "./ops/index.ts";
 import { type Bench, distinct, everyDevice, numbers, on, stream, type WeightKind } from "./ops/testing.ts";
 import { createPatch, flipPatches, freePatch, type Lines, type Patch } from "./patch.ts";
 import { readBytes, readF64, type Tensor } from "./tensor.ts";
-import { readWeightRows, type Weight, writeWeightColumns, writeWeightRows } from "./weight.ts";
+import {
+  readWeightColumns,
+  readWeightRows,
+  type Weight,
+  weightRowSquares,
+  writeWeightColumns,
+  writeWeightRows,
+} from "./weight.ts";
 
 // out, in, lines
 const SHAPES = [
@@ -55,6 +63,99 @@ function write(device: Device, weight: Weight, { along, index, values }: Chosen)
 
 function patchOf(device: Device, weight: Weight, { along, index, values }: Chosen): Patch {
   return createPatch(device, weight, along, index, values);
+}
+
+/** Rows of a product: one tile, several, and so many that two threads share the panels of a narrow matrix. */
+const ROWS = [1, 5, 20, 300];
+
+/** What each op that reads a weight makes of it, by name. */
+function readers(bench: Bench, out: number, width: number): Record<string, (weight: Weight) => Uint8Array> {
+  const { device } = bench;
+  const next = stream(out);
+  const bytes = (tensor: Tensor, fill: () => void): Uint8Array => {
+    fill();
+    return readBytes(device, tensor);
+  };
+  const products = ROWS.map((T): [string, (weight: Weight) => Uint8Array] => {
+    const x = bench.f32([T, width], numbers(next, T * width));
+    const y = bench.out("f32", [T, out]);
+    return [`linearForward of ${T}`, (weight) => bytes(y, () => linearForward(device, weight, x, y))];
+  });
+  const [z, u] = [bench.f32([3, 4], numbers(next, 12)), bench.f32([out, 4], numbers(next, 4 * out))];
+  const x = bench.f32([3, width], numbers(next, 3 * width));
+  const y = bench.out("f32", [3, out]);
+  const dx = bench.out("f32", [out, width]);
+  const identity = bench.f32(
+    [out, out],
+    Float64Array.from({ length: out * out }, (_, i) => (i % (out + 1) === 0 ? 1 : 0)),
+  );
+  const every = bench.i32([width], [...Array(width).keys()]);
+  const columns = bench.out("f32", [out, width]);
+  const ids = bench.i32([out], [...Array(out).keys()]);
+  const embedded = bench.out("f32", [out, width]);
+  const squares = bench.out("f32", [out]);
+  const [targets, weights] = [bench.i32([3], [0, out - 1, 0]), bench.f32([3], [1, 1, 1])];
+  const loss = bench.out("f32", [3]);
+  return {
+    ...Object.fromEntries(products),
+    "linearForward with a tail": (weight) =>
+      bytes(y, () => linearForward(device, weight, x, y, { tail: { z, u, scale: 2 } })),
+    linearBackward: (weight) => bytes(dx, () => linearBackward(device, weight, identity, dx)),
+    readWeightColumns: (weight) => bytes(columns, () => readWeightColumns(device, weight, every, columns)),
+    embeddingForward: (weight) => bytes(embedded, () => embeddingForward(device, weight, ids, embedded)),
+    weightRowSquares: (weight) => bytes(squares, () => weightRowSquares(device, weight, squares)),
+    headLoss: (weight) => bytes(loss, () => headLoss(device, weight, x, targets, weights, loss)),
+  };
+}
+
+for (const [label, device] of everyDevice().filter(([name]) => name.startsWith("cpu"))) {
+  describe(`${label}: flips wait for whoever reads the weight first`, () => {
+    for (const along of ALONG) {
+      test(`and every op sees them: ${along}`, () => {
+        for (const kind of KINDS)
+          for (const [out, width, lines] of [SHAPES[3], [97, 200, 31]] as const) {
+            on(device, (bench) => {
+              const original = numbers(stream(out + width), out * width);
+              for (const [name, read] of Object.entries(readers(bench, out, width))) {
+                const [weight, written] = [0, 1].map(() => bench.weight(out, width, original, kind));
+                const chosen = choose(bench, weight!, along, lines, 9);
+                const patch = patchOf(device, weight!, chosen);
+                const before = read(weight!);
+                write(device, written!, chosen);
+                flipPatches(device, [patch]);
+                const after = read(weight!);
+                expect({ name, after }).toEqual({ name, after: read(written!) });
+                expect(after).not.toEqual(before);
+                expect(allBits(bench, weight!)).toEqual(allBits(bench, written!));
+                // Freed while its flip waits: the bits change first.
+                flipPatches(device, [patch]);
+                freePatch(device, patch);
+                expect({ name, after: read(weight!) }).toEqual({ name, after: before });
+              }
+            });
+          }
+      });
+    }
+
+    test("taken back before anybody looks, or carried out by sync", () => {
+      on(device, (bench) => {
+        const [a, b] = [0, 1].map(() => bench.weight(97, 65, numbers(stream(3), 97 * 65)));
+        const patches = [a!, b!].map((weight) =>
+          patchOf(device, weight, choose(bench, weight, "rows", 9, 4)),
+        );
+        const before = allBits(bench, a!);
+        flipPatches(device, patches);
+        flipPatches(device, [patches[1]!]);
+        sync(device);
+        expect(allBits(bench, a!)).not.toEqual(before);
+        expect(allBits(bench, b!)).toEqual(before);
+        flipPatches(device, [patches[0]!]);
+        for (const patch of patches) freePatch(device, patch);
+        sync(device);
+        expect(allBits(bench, a!)).toEqual(before);
+      });
+    });
+  });
 }
 
 for (const [label, device] of everyDevice()) {

@@ -25,7 +25,10 @@ const FAMILIES: Readonly<Record<string, Family>> = {
   sbora_generated_tokens_total: { kind: "counter", help: "Tokens generated." },
   sbora_preemptions_total: { kind: "counter", help: "Sequences put back for want of pages." },
   sbora_swaps_total: { kind: "counter", help: "Changes of the weight set." },
-  sbora_swap_seconds_total: { kind: "counter", help: "Time spent changing weight sets." },
+  sbora_swap_seconds_total: {
+    kind: "counter",
+    help: "Time spent changing weight sets; bits of an SBoRA adapter may change with the next step instead.",
+  },
   sbora_sequences_running: { kind: "gauge", help: "Sequences with KV pages (busy slots)." },
   sbora_sequences_waiting: { kind: "gauge", help: "Sequences waiting for a slot." },
   sbora_requests_outstanding: { kind: "gauge", help: "Requests taken and not done." },

@@ -1,8 +1,9 @@
 /**
  * One weight set at a time (settled 28): the model holds the base or one adapter merged in place, and a swap happens
  * between two steps. SBoRA flips its columns or rows from the base's bits to the merged ones and back; one adapter for
- * another is one pass over the matrices, which cannot stop half-way. The dense methods change whole matrices: they are
- * merged into copies, which take the base's place for as long as they are active; the base's own are never touched.
+ * another is one pass over the matrices, which cannot stop half-way; the next step may make it while it reads them. The
+ * dense methods change whole matrices: they are merged into copies, which take the base's place for as long as they are
+ * active; the base's own are never touched.
  */
 import { withScratch } from "../adapters/draw.ts";
 import { f32ToBf16, f32ToF16 } from "../formats/half.ts";
