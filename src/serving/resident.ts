@@ -194,7 +194,9 @@ function planSites(model: Llama, folder: AdapterFolder, { method }: AdapterOptio
     if (!all.has(module)) problems.add(`module ${module} has an adapter, but this model has no such linear`);
   }
   problems.throwIfAny(folder.file, "Check that the base model is the right one.");
-  const sites = [...folder.modules.keys()].map((module) => {
+  // In the model's order, not the file's: copies and patches then lie in the order in which products read them.
+  const adapted = [...all.keys()].filter((module) => folder.modules.has(module));
+  const sites = adapted.map((module) => {
     const { shape, linear } = all.get(module)!;
     const rank = peftRank(folder.config, module);
     checkRank(method, rank, shape);
