@@ -6,6 +6,7 @@ import { writeTextFile } from "../../src/formats/files.ts";
 import {
   EQUAL_WITHIN,
   equalsOne,
+  pairedMedian,
   pairedRatio,
   type Summary,
   summarize,
@@ -91,7 +92,8 @@ export interface Comparison {
 export function addTarget(report: Report, comparison: Comparison): TargetResult {
   const { name, unit, bound, peer } = comparison;
   const ours = summarize(comparison.ours).median;
-  const ratio = peer ? pairedRatio(comparison.ours, peer.samples) : null;
+  const paired = "equal" in bound ? pairedMedian : pairedRatio;
+  const ratio = peer ? paired(comparison.ours, peer.samples) : null;
   const result = {
     name,
     unit,

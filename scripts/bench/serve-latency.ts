@@ -7,7 +7,7 @@ import { buildLlama, freeLlama, type Llama } from "../../src/model/model.ts";
 import { linearNames } from "../../src/model/shapes.ts";
 import { closeDevice } from "../../src/native/device.ts";
 import { timeCalls } from "../../src/native/timed.ts";
-import { pairedRatio } from "../../src/reporting/statistics.ts";
+import { pairedMedian } from "../../src/reporting/statistics.ts";
 import { BASE } from "../../src/serving/protocol.ts";
 import { fixedTokens } from "./batch.ts";
 import { type Bench, type BenchModel, loadBenchModel, openWithThreads, roundsOf } from "./context.ts";
@@ -119,7 +119,7 @@ function tell({ report, say }: Bench, name: string, what: string, pairs: readonl
       "of its base's turn",
       ours.map((v, i) => v / base[i]!),
     );
-    const { ratio, low, high } = pairedRatio(ours, base);
+    const { ratio, low, high } = pairedMedian(ours, base);
     return `${label} ${formatFigure(ratio)} [${formatFigure(low)}, ${formatFigure(high)}]`;
   });
   say(`serve: ${what} / base, ${pairs.length} pairs: ${told.join(", ")}`);

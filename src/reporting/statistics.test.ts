@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { equalsOne, median, pairedRatio, quantile, summarize } from "./statistics.ts";
+import { equalsOne, median, pairedMedian, pairedRatio, quantile, summarize } from "./statistics.ts";
 
 describe("median and quantiles", () => {
   test("odd, even, one; the samples stay as they were", () => {
@@ -43,6 +43,33 @@ describe("paired ratio", () => {
     expect(Math.log(high)).toBeCloseTo(half, 12);
   });
 
+  test("the median's interval runs from the k-th ratio to the k-th from the end (tables of the sign test)", () => {
+    const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1);
+    // n: how many ratios lie below the interval's lower end
+    for (const [n, below] of [
+      [6, 0],
+      [9, 1],
+      [12, 2],
+      [20, 5],
+      [50, 17],
+      [100, 39],
+    ] as const) {
+      const { low, high } = pairedMedian(
+        upTo(n),
+        upTo(n).map(() => 1),
+      );
+      expect([n, low, high]).toEqual([n, below + 1, n - below]);
+    }
+    expect(pairedMedian([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]).high).toBe(Number.POSITIVE_INFINITY);
+    const disturbed = [...upTo(20).slice(0, 18), 1000, 2000];
+    expect(
+      pairedMedian(
+        disturbed,
+        disturbed.map(() => 1),
+      ).high,
+    ).toBe(15);
+  });
+
   test("covers the true ratio in about 95 of 100 experiments", () => {
     let state = 9;
     const uniform = (): number => {
@@ -50,14 +77,18 @@ describe("paired ratio", () => {
       return (state + 0.5) / 2 ** 32;
     };
     const normal = (): number => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
-    let covered = 0;
+    const covered = { mean: 0, median: 0 };
     for (let experiment = 0; experiment < 2000; experiment++) {
       const noisy = (): number[] => Array.from({ length: 8 }, () => Math.exp(0.05 * normal()));
-      const { low, high } = pairedRatio(noisy(), noisy());
-      if (low <= 1 && high >= 1) covered++;
+      const [a, b] = [noisy(), noisy()];
+      const [mean, middle] = [pairedRatio(a, b), pairedMedian(a, b)];
+      if (mean.low <= 1 && mean.high >= 1) covered.mean++;
+      if (middle.low <= 1 && middle.high >= 1) covered.median++;
     }
-    expect(covered / 2000).toBeGreaterThan(0.935);
-    expect(covered / 2000).toBeLessThan(0.965);
+    expect(covered.mean / 2000).toBeGreaterThan(0.935);
+    expect(covered.mean / 2000).toBeLessThan(0.965);
+    // of 8 pairs the outermost two: 1 - 2/2^8 = 0.992
+    expect(covered.median / 2000).toBeGreaterThan(0.985);
   });
 
   test("one pair has a ratio and no interval", () => {
