@@ -101,6 +101,9 @@ export function loadResident(model: Llama, base: BaseBits, dir: string): Residen
       if (takesLines(weight)) beside.push(createBeside(device, weight, one.adapter));
       else patches.push(mergedLines(device, one));
     }
+    // Now: the factors, counted before, go behind it.
+    const bytes = allocatedBytes(device) - before;
+    return { info: { ...info, bytes }, patches, beside, dense: [], arena: null };
   } catch (error) {
     for (const patch of patches) freePatch(device, patch);
     for (const lines of beside) freeBeside(device, lines);
@@ -109,8 +112,6 @@ export function loadResident(model: Llama, base: BaseBits, dir: string): Residen
     for (const { adapter } of dense) freeAdapter(device, adapter);
     freeArena(arena);
   }
-  const bytes = allocatedBytes(device) - before;
-  return { info: { ...info, bytes }, patches, beside, dense: [], arena: null };
 }
 
 /** The factors, and scratch memory that is enough to prepare and to merge them. */

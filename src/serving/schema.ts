@@ -198,7 +198,7 @@ export const adapterCard = z.object({
   method: z.string().nullable(),
   rank: z.int().nullable(),
   modules: z.int().nullable(),
-  bytes: z.int().nullable(),
+  bytes: z.int().nonnegative().nullable(),
   sha256: z.string().nullable(),
   note: z.string().nullable().describe("What speaks against it: trained on other bits of this base"),
 });
