@@ -75,7 +75,12 @@ function steps(): Step[] {
       // The emulation takes minutes for all of them.
       args: [
         ...testing,
-        ...(EMULATED ? tests("rows", "columns") : ["./src/native/ops/", "./src/native/nf4.test.ts"]),
+        ...(EMULATED
+          ? tests("rows", "columns")
+          : [
+              "./src/native/ops/",
+              ...["nf4", "weight", "patch"].map((name) => `./src/native/${name}.test.ts`),
+            ]),
       ],
       env: libraries,
       most: 150,
@@ -104,6 +109,8 @@ function steps(): Step[] {
     bench("step", ...(EMULATED ? [] : ["--tokens", "8192"])),
     bench("decode"),
     bench("swap"),
+    // Minutes under emulation.
+    ...(EMULATED ? [] : [bench("nf4")]),
   ];
 }
 

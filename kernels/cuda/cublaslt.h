@@ -3,8 +3,11 @@
  * linked. Without it the tiles of product_tile.cu are the product; they are also what it is tested against.
  *
  * Environment: SBORA_CUBLASLT (path of libcublasLt.so.13 or .12; "off": not used), SBORA_CUBLASLT_ROWS (products of
- * fewer rows keep to the tiles; default 512), SBORA_CUDA_DETERMINISTIC=1 (never used: which of its kernels computes a
- * row depends on how many there are).
+ * fewer rows keep to the tiles; default 512), SBORA_CUDA_DETERMINISTIC=1 (never used).
+ *
+ * Which of its kernels computes a row depends on how many there are. A step of the server has fewer than 512 by default
+ * (scripts/serve.ts: 256 of prompts), so that an answer does not depend on its neighbours; beyond that, and in training,
+ * equality is from run to run (settled 18), for which the depth is summed in one sequence.
  */
 #pragma once
 #include "product.h"
