@@ -127,7 +127,7 @@ async function runStep(step: Step, left: number): Promise<Outcome> {
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
-    timeout: limit * 1000,
+    timeout: Math.ceil(limit * 1000),
     killSignal: "SIGKILL",
   });
   const [out, error, code] = await Promise.all([
