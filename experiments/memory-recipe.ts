@@ -75,11 +75,11 @@ const small: MemoryPreset = {
   name: "small",
   model: "smollm2-135m",
   trainingFile: "math_8k.json",
-  training: { ...protocol, steps: 24, warmup: 3, compute: "bf16" },
+  training: { ...protocol, steps: 16, warmup: 2, compute: "bf16" },
   maxTokens: 1024,
   period: 1000,
   differs: [
-    "SmolLM2-135M and the first 24 steps of 8 records of another mix (protocol §5's short form has 200), scaled to 3,675 steps",
+    "SmolLM2-135M and the first 16 steps of 8 records of another mix (protocol §5's short form has 200), scaled to 3,675 steps",
     onCpu,
   ],
 };
