@@ -1,7 +1,4 @@
 /** --dry-run: steps, tokens, memory and expected time of every cell. One training pass is timed, nothing is trained. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { formatSize } from "../scripts/arguments.ts";
 import { formatSeconds } from "../src/reporting/progress.ts";
 import { textTable } from "../src/reporting/table.ts";
@@ -9,16 +6,6 @@ import { measureTraining } from "../src/training/measure.ts";
 import { prepareRun } from "../src/training/prepare.ts";
 import { inMillions, methodTitle } from "./parameters.ts";
 import type { OpenedStudy } from "./study.ts";
-
-/** Something may have to be written to be planned with (the tiny world's files): here, and it goes again. */
-export function inTemporaryFolder<T>(use: (dir: string) => T): T {
-  const dir = mkdtempSync(join(tmpdir(), "sbora-dry-run-"));
-  try {
-    return use(dir);
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
 
 export function dryRun(study: OpenedStudy): string {
   const { device, modelDir, trainingFile: dataFile, trainingRecords: records, cells } = study;

@@ -5,11 +5,10 @@ import { COMPUTE_TYPES, choiceFlag, formatSize, listFlag, wholeFlag } from "../s
 import { stopOnSignals } from "../scripts/stop.ts";
 import { methodNames } from "../src/adapters/adapter.ts";
 import { readInstructionRecords } from "../src/data/records.ts";
-import { writeTextFile } from "../src/formats/files.ts";
+import { withTemporaryFolder, writeTextFile } from "../src/formats/files.ts";
 import { formatSeconds, startProgress } from "../src/reporting/progress.ts";
 import { markdownSections, right, textSections, textTable } from "../src/reporting/table.ts";
 import { prepareRun } from "../src/training/prepare.ts";
-import { inTemporaryFolder } from "./dry-run.ts";
 import { curveMethods, curveRanks, type MemoryFigure } from "./memory-recipe.ts";
 import { memoryCsv, memoryJson, memoryPicture, memorySections } from "./memory-report.ts";
 import { type CurveFile, type MemoryStudy, openMemoryStudy, runCurve } from "./memory-study.ts";
@@ -51,7 +50,7 @@ export async function runFigure(figure: MemoryFigure, args: ParsedArgs<typeof FI
   };
   if (args["dry-run"]) {
     const planned = (dir: string): string => planOf(openMemoryStudy(figure, preset, { ...flags, out: dir }));
-    console.log(inTemporaryFolder(planned));
+    console.log(await withTemporaryFolder(planned));
   } else await drawFigure(openMemoryStudy(figure, preset, flags), out);
 }
 

@@ -1,5 +1,4 @@
 /** What Figures 3 and 4 show: the curves as a picture, their figures as a table, and the paper's claims held against them. */
-
 import type { MethodName } from "../src/adapters/adapter.ts";
 import { type CsvValue, csvText } from "../src/reporting/csv.ts";
 import { type CurvePanel, curveChart } from "../src/reporting/curves.ts";

@@ -1,10 +1,8 @@
 /** Figures 3 and 4 as runs: from preset and flags to curves, each written once to a file of its own (as settled 1 has it). */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import type { Compute, MethodName } from "../src/adapters/adapter.ts";
 import { checkRank, methodNamed } from "../src/adapters/registry.ts";
-import { writeTextFile } from "../src/formats/files.ts";
+import { withTemporaryFolder, writeTextFile } from "../src/formats/files.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import { targetedLinears } from "../src/model/shapes.ts";
 import { commandLine, fileHash, type Manifest, makeManifest } from "../src/reporting/manifest.ts";
@@ -139,8 +137,7 @@ export async function runCurve(
   if (finished) return finished;
   const { modelDir, modelName, dataFile, threads, preset } = study;
   const { recipe } = plan;
-  const work = mkdtempSync(join(tmpdir(), "sbora-curve-"));
-  try {
+  return withTemporaryFolder(async (work) => {
     const request = { modelDir, dataFile, recipe: recipe.training, maxTokens: recipe.maxTokens, threads };
     const run = await sampleRun(
       { ...request, out: join(work, "train") },
@@ -169,7 +166,5 @@ export async function runCurve(
     makeFolder(join(plan.json, ".."));
     writeTextFile(plan.json, `${JSON.stringify(curve)}\n`);
     return curve;
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  });
 }

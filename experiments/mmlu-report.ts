@@ -1,5 +1,4 @@
 /** What Table 5 prints: ours for every set that was trained on, the paper's beside it, held-out losses, claims, subjects. */
-
 import { letters } from "../src/data/mmlu.ts";
 import { type MmluMeasure, mmluMeasures } from "../src/evaluation/mmlu-score.ts";
 import {

@@ -1,5 +1,4 @@
 /** What merging costs, paired on the same records, and which claims that decides. Numbers only, no layout. */
-
 import { isRight } from "../src/evaluation/score.ts";
 import { studentQuantile } from "../src/reporting/statistics.ts";
 import type { StoredPrediction } from "./cell-file.ts";

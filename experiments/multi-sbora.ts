@@ -7,14 +7,13 @@ import { join } from "node:path";
 import type { ParsedArgs } from "citty";
 import { choiceFlag, formatSize, listFlag, numberFlag, runCommand, wholeFlag } from "../scripts/arguments.ts";
 import { stopOnSignals } from "../scripts/stop.ts";
-import { writeTextFile } from "../src/formats/files.ts";
+import { withTemporaryFolder, writeTextFile } from "../src/formats/files.ts";
 import { closeDevice, openDevice } from "../src/native/device.ts";
 import { formatSeconds } from "../src/reporting/progress.ts";
 import { right, textTable } from "../src/reporting/table.ts";
 import { measureTraining } from "../src/training/measure.ts";
 import { prepareRun } from "../src/training/prepare.ts";
 import { readPredictions } from "./cell-file.ts";
-import { inTemporaryFolder } from "./dry-run.ts";
 import { type MultiCell, type MultiPlan, runMultiCell } from "./multi-sbora-cell.ts";
 import type { MultiOutcome } from "./multi-sbora-claims.ts";
 import { type MultiPresetName, multiPresets } from "./multi-sbora-recipe.ts";
@@ -90,7 +89,7 @@ async function multiSbora(args: ParsedArgs<typeof ARGS>): Promise<void> {
   try {
     if (args["dry-run"]) {
       const planned = (dir: string): string => dryRun(openMultiStudy(device, preset, { ...flags, out: dir }));
-      console.log(inTemporaryFolder(planned));
+      console.log(await withTemporaryFolder(planned));
     } else await runStudy(openMultiStudy(device, preset, flags), out);
   } finally {
     closeDevice(device);

@@ -1,11 +1,10 @@
 /** Merged models for Figure 2: those that are named, or some trained and merged here for the purpose. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import type { MethodName } from "../src/adapters/adapter.ts";
 import { methodNamed } from "../src/adapters/registry.ts";
 import { readInstructionRecords } from "../src/data/records.ts";
-import { readJsonObject } from "../src/formats/files.ts";
+import { readJsonObject, withTemporaryFolder } from "../src/formats/files.ts";
 import { openModelTensors, type TensorEntry } from "../src/formats/safetensors.ts";
 import { mergeModel, RECORD_FILE } from "../src/merging/merge.ts";
 import type { Device } from "../src/native/device.ts";
@@ -57,9 +56,8 @@ export async function withTrainedMerges<T>(
   use: (merged: readonly MergedModel[]) => T,
 ): Promise<T> {
   const { device, modelDir, dataFile, methods, rank, steps, onStep } = options;
-  const work = mkdtempSync(join(tmpdir(), "sbora-regional-"));
   const records = readInstructionRecords(dataFile);
-  try {
+  return withTemporaryFolder(async (work) => {
     const dirs: string[] = [];
     for (const method of methods) {
       const run = await fineTune({
@@ -92,7 +90,5 @@ export async function withTrainedMerges<T>(
       dirs.push(out);
     }
     return use(dirs.map(openMerged));
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  });
 }

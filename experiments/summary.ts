@@ -1,5 +1,4 @@
 /** Rows of a table from its cells: means over seeds, standard errors, paired differences. Numbers only, no layout. */
-
 import { isRight, type Measure } from "../src/evaluation/score.ts";
 import { studentQuantile } from "../src/reporting/statistics.ts";
 import type { CellFile, StoredPrediction, TaskCell } from "./cell-file.ts";

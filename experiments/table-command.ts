@@ -5,10 +5,11 @@ import { COMPUTE_TYPES, choiceFlag, listFlag, numberFlag, wholeFlag } from "../s
 import { stopOnSignals } from "../scripts/stop.ts";
 import { methodNames } from "../src/adapters/adapter.ts";
 import { InputError } from "../src/errors.ts";
+import { withTemporaryFolder } from "../src/formats/files.ts";
 import { closeDevice, type Device, openDevice } from "../src/native/device.ts";
 import { openPlanningDevice } from "../src/native/planning-device.ts";
 import { readCell, readPredictions } from "./cell-file.ts";
-import { dryRun, inTemporaryFolder } from "./dry-run.ts";
+import { dryRun } from "./dry-run.ts";
 import { wholeList } from "./number-lists.ts";
 import type { Preset, PresetName } from "./recipes/table3.ts";
 import { runCell } from "./run-cell.ts";
@@ -99,7 +100,7 @@ export async function runTable(
   try {
     if (args["dry-run"]) {
       const planned = (out: string): string => dryRun(openStudy(device, table, preset, { ...flags, out }));
-      console.log(inTemporaryFolder(planned));
+      console.log(await withTemporaryFolder(planned));
       return;
     }
     const study = openStudy(device, table, preset, flags);

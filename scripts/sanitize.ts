@@ -2,10 +2,10 @@
  * Runs the kernel tests on libraries that are compiled with a sanitizer. Bun itself is not instrumented; the sanitizer's
  * runtime is preloaded into it, so what is watched is the kernels' code and the memory of sb_alloc.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
 import { InputError } from "../src/errors.ts";
+import { withTemporaryFolder } from "../src/formats/files.ts";
 import { buildLibrary } from "../src/native/build.ts";
 import { type Compiler, findCompiler } from "../src/native/compiler.ts";
 import { choiceFlag, listFlag, runCommand } from "./arguments.ts";
@@ -112,8 +112,7 @@ async function watched(
   args: readonly string[],
   quiet: boolean,
 ): Promise<Outcome> {
-  const folder = mkdtempSync(join(tmpdir(), "sbora-sanitize-"));
-  try {
+  return withTemporaryFolder(async (folder) => {
     const options = Object.entries(kind.options).map(([name, value]) => [
       name,
       `${value}:log_path=${join(folder, name)}`,
@@ -129,9 +128,7 @@ async function watched(
     const files = readdirSync(folder).map((file) => readFileSync(join(folder, file), "utf8"));
     const reports = [...(text.match(UNDEFINED_REPORT) ?? []), ...files.filter((file) => REPORT.test(file))];
     return { code, report: reports.join("\n") };
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  });
 }
 
 function shortened(report: string): string {

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { withScratch } from "../../src/adapters/draw.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { generate } from "../../src/generation/decode.ts";
 import { createInferArena, inferRows, logitsOf } from "../../src/model/infer.ts";
 import { createKvPool, dropSequence, emptySequence, freeKvPool, pagesFor } from "../../src/model/kv-cache.ts";
@@ -13,7 +14,7 @@ import { fixedTokens } from "./batch.ts";
 import { checkInference, relativeError } from "./check.ts";
 import { type Bench, type BenchModel, benchModel, computesOf, loadBenchModel, roundsOf } from "./context.ts";
 import { type Contender, interleave } from "./interleave.ts";
-import { numberOf, type Peer, startPeer, withTemporaryFolder } from "./peer.ts";
+import { numberOf, type Peer, startPeer } from "./peer.ts";
 import { writeRandomModel } from "./random-weights.ts";
 import { addCheck, addFigure, addTarget } from "./report.ts";
 

@@ -2,12 +2,13 @@
 import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
 import { InputError } from "../../src/errors.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { checkTraining } from "./check.ts";
 import { type Bench, type BenchModel, benchModel, computesOf, roundsOf } from "./context.ts";
 import { type Contender, interleave } from "./interleave.ts";
 import type { MemoryRequest, MemoryResult } from "./memory-child.ts";
 import type { StepMethod } from "./options.ts";
-import { numberOf, withTemporaryFolder } from "./peer.ts";
+import { numberOf } from "./peer.ts";
 import { writeRandomModel } from "./random-weights.ts";
 import { addFigure, addTarget } from "./report.ts";
 import { peerMethods, withStepPeer } from "./step-peer.ts";

@@ -4,6 +4,7 @@
  * or is told to leave them (`-head-bf16`).
  */
 import { join } from "node:path";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { freeLlama, type Llama } from "../../src/model/model.ts";
 import type { Quantization } from "../../src/model/nf4.ts";
 import { fixedBatch } from "./batch.ts";
@@ -13,7 +14,7 @@ import { generateRate, llamaRate, logitsCheck, openLlama, SHORT_PROMPT } from ".
 import { type Contender, interleave } from "./interleave.ts";
 import { openLayerBed } from "./layer.ts";
 import { streamBytes } from "./peaks.ts";
-import { type Peer, withTemporaryFolder } from "./peer.ts";
+import type { Peer } from "./peer.ts";
 import { writeRandomModel } from "./random-weights.ts";
 import { addFigure, addTarget } from "./report.ts";
 import { layerElements } from "./shapes.ts";

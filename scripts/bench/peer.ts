@@ -2,8 +2,7 @@
  * A peer in a process of its own that stays alive between its turns: one JSON object a line, asked on stdin, answered on
  * stdout (scripts/peers/protocol.py is the other side).
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { InputError, messageOf } from "../../src/errors.ts";
 import { compile, findCompiler } from "../../src/native/compiler.ts";
@@ -42,16 +41,6 @@ export async function formEnvironment(form: PeerForm, folder: string): Promise<R
   writeFileSync(source, VENDOR_SOURCE);
   await compile(findCompiler(), ["-shared", "-fPIC", source, "-o", library], folder);
   return { ...TUNED, LD_PRELOAD: library };
-}
-
-/** Runs `body` with a folder that is gone afterwards. */
-export async function withTemporaryFolder<R>(body: (folder: string) => Promise<R>): Promise<R> {
-  const folder = mkdtempSync(join(tmpdir(), "sbora-bench-"));
-  try {
-    return await body(folder);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
 }
 
 /** Starts `python scripts/peers/<script> ...args`; the first line it writes says what it is. */

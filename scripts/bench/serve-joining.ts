@@ -1,5 +1,4 @@
 /** Issue 6: a request that comes while 16 streams run waits for two steps of theirs at most, and for its own prompt. */
-
 import { median } from "../../src/reporting/statistics.ts";
 import { fixedTokens } from "./batch.ts";
 import { type Bench, type BenchModel, roundsOf } from "./context.ts";

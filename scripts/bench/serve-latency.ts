@@ -3,6 +3,7 @@
  * them; and before that the reason, which is no measurement: the same native calls, nothing behind any linear.
  */
 import type { Compute } from "../../src/adapters/adapter.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { buildLlama, freeLlama, type Llama } from "../../src/model/model.ts";
 import { linearNames } from "../../src/model/shapes.ts";
 import { closeDevice } from "../../src/native/device.ts";
@@ -13,7 +14,6 @@ import { fixedTokens } from "./batch.ts";
 import { type Bench, type BenchModel, loadBenchModel, openWithThreads, roundsOf } from "./context.ts";
 import { interleave } from "./interleave.ts";
 import type { StepMethod } from "./options.ts";
-import { withTemporaryFolder } from "./peer.ts";
 import { randomSource } from "./random-weights.ts";
 import { addCheck, addFigure, addTarget, formatFigure } from "./report.ts";
 import { type BenchEngine, loadRandomAdapter, openEngine } from "./serve-engine.ts";

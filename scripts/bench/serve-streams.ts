@@ -2,12 +2,12 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Compute } from "../../src/adapters/adapter.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { exportGguf } from "../../src/formats/hf-to-gguf.ts";
 import { BYTE_LEVEL } from "../../src/text/testing.ts";
 import { relativeError } from "./check.ts";
 import { type Bench, type BenchModel, roundsOf } from "./context.ts";
 import { type Contender, interleave } from "./interleave.ts";
-import { withTemporaryFolder } from "./peer.ts";
 import { writeRandomModel } from "./random-weights.ts";
 import { addCheck, addFigure, addTarget } from "./report.ts";
 import { measureJoining, prompt, type Sizes, STREAMS } from "./serve-joining.ts";

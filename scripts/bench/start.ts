@@ -2,10 +2,10 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { InputError } from "../../src/errors.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { checkInference } from "./check.ts";
 import { type Bench, benchModel, computesOf, roundsOf } from "./context.ts";
 import { interleave } from "./interleave.ts";
-import { withTemporaryFolder } from "./peer.ts";
 import { writeRandomModel } from "./random-weights.ts";
 import { addFigure, addTarget } from "./report.ts";
 

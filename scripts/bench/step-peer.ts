@@ -1,11 +1,12 @@
 /** PyTorch's steps (scripts/peers/step.py) as contenders. */
 import type { Compute } from "../../src/adapters/adapter.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { type LlamaConfig, toHfConfig } from "../../src/formats/hf-config.ts";
 import { planTraining } from "../../src/training/plan.ts";
 import type { Bench } from "./context.ts";
 import type { Contender } from "./interleave.ts";
 import { type PeerForm, type StepMethod, stepMethods } from "./options.ts";
-import { formEnvironment, numberOf, type Peer, startPeer, withTemporaryFolder } from "./peer.ts";
+import { formEnvironment, numberOf, type Peer, startPeer } from "./peer.ts";
 import { adapterOptions, STEP_ALPHA, STEP_RANK, STEP_TARGETS } from "./step-bed.ts";
 
 /** What PyTorch is asked for: SBoRA-FB has no counterpart there, and the frozen forward stands for the floor. */

@@ -8,6 +8,7 @@ import { withScratch } from "../../src/adapters/draw.ts";
 import { readWholeWeight } from "../../src/adapters/full.ts";
 import { methodNamed } from "../../src/adapters/registry.ts";
 import { saveAdapter } from "../../src/adapters/storage.ts";
+import { withTemporaryFolder } from "../../src/formats/files.ts";
 import { toHfConfig } from "../../src/formats/hf-config.ts";
 import { createInferArena, inferRows, logitsOf } from "../../src/model/infer.ts";
 import {
@@ -35,7 +36,7 @@ import {
 import { type Bench, type BenchModel, benchModel, computesOf, loadBenchModel, roundsOf } from "./context.ts";
 import { type Contender, interleave, timed } from "./interleave.ts";
 import type { PeerForm } from "./options.ts";
-import { formEnvironment, numberOf, type Peer, startPeer, withTemporaryFolder } from "./peer.ts";
+import { formEnvironment, numberOf, type Peer, startPeer } from "./peer.ts";
 import { randomValues } from "./random-weights.ts";
 import { addCheck, addFigure, addTarget, type Report } from "./report.ts";
 

@@ -3,6 +3,7 @@ import {
   closeSync,
   fstatSync,
   fsyncSync,
+  mkdtempSync,
   openSync,
   readFileSync,
   readSync,
@@ -10,6 +11,7 @@ import {
   rmSync,
   writeSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InputError, messageOf } from "../errors.ts";
 import { findDuplicateKey, isObject, type Json, type JsonObject } from "./json.ts";
@@ -23,6 +25,16 @@ const MAX_JSON_BYTES = 256 << 20;
 export function systemCode(error: unknown): string | null {
   if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return null;
   return /^E[A-Z0-9]+$/.test(error.code) ? error.code : null;
+}
+
+/** What `use` makes of a folder that is gone afterwards. */
+export async function withTemporaryFolder<T>(use: (dir: string) => T | Promise<T>): Promise<T> {
+  const dir = mkdtempSync(join(tmpdir(), "sbora-"));
+  try {
+    return await use(dir);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
 }
 
 /** Opens a regular file for reading, calls `use` with its descriptor and length in bytes, closes it. */

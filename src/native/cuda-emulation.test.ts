@@ -1,5 +1,4 @@
 /** Whether the emulation that the CUDA kernels are proven on sees what it must see: each mistake is planted and found. */
-
 import { describe, expect, test } from "bun:test";
 import { closeDevice, openDevice, sync } from "./device.ts";
 import { openEmulationTest } from "./emulation-test.ts";
