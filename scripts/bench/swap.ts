@@ -25,6 +25,7 @@ import { type Arena, createArena, freeArena } from "../../src/native/arena.ts";
 import { sync } from "../../src/native/device.ts";
 import { createTensor, freeTensor, readBytes, sizeOf, writeF32 } from "../../src/native/tensor.ts";
 import type { Weight } from "../../src/native/weight.ts";
+import { median } from "../../src/reporting/statistics.ts";
 import { BASE } from "../../src/serving/protocol.ts";
 import {
   activate,
@@ -42,7 +43,7 @@ import { addCheck, addFigure, addTarget, type Report } from "./report.ts";
 
 const ROUNDS = 15;
 /** Swaps of a turn, there and back. */
-const SWAPS = 8;
+const SWAPS = 16;
 /** Steps behind a swap: the first one flips, and the second one has the caches to itself but for what is not written yet. */
 const STEPS = 2;
 const METHODS = ["sbora-fa", "sbora-fb"] as const;
@@ -180,7 +181,10 @@ async function measure(
   }
 }
 
-/** Milliseconds that a swap adds to the steps behind it, mean of a turn: swaps and none in turn. */
+/**
+ * Milliseconds that a swap adds to the steps behind it: swaps and none in turn, the median of their differences. A single
+ * step that the machine held up is longer than what a swap adds, and would make a mean negative.
+ */
 function contender(sets: WeightSets, decoder: Decoder, method: SwapMethod, rank: number): Contender<number> {
   const steps = (): void => {
     for (let i = 0; i < STEPS; i++) decodeOne(sets.model, decoder);
@@ -190,15 +194,15 @@ function contender(sets: WeightSets, decoder: Decoder, method: SwapMethod, rank:
     run() {
       activate(sets, keyOf(method, rank, "a"));
       steps();
-      let added = 0;
-      for (let i = 0; i < SWAPS; i++) {
-        added -= timed(steps);
-        added += timed(() => {
+      const added = Array.from({ length: SWAPS }, (_, i) => {
+        const none = timed(steps);
+        const swapped = timed(() => {
           activate(sets, keyOf(method, rank, i % 2 === 0 ? "b" : "a"));
           steps();
         });
-      }
-      return added / SWAPS;
+        return swapped - none;
+      });
+      return median(added);
     },
   };
 }
