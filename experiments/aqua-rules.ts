@@ -1,8 +1,9 @@
 /** AQuA by both rules side by side: the published one takes the first capital A to E, the strict one the last "answer is X". */
 import { strictLetter } from "../src/evaluation/tasks/aqua.ts";
+import { mean } from "../src/reporting/statistics.ts";
 import { MISSING, right, type Section } from "../src/reporting/table.ts";
 import { methodTitle } from "./parameters.ts";
-import { mean, type Outcome, type Row } from "./summary.ts";
+import type { Outcome, Row } from "./summary.ts";
 
 const TASK = "AQuA";
 

@@ -3,6 +3,7 @@
  * §1.9), then merge it and measure the held-out replies once more. Whatever is finished stays on disk, so that a run that
  * was stopped goes on where it was.
  */
+
 import { join } from "node:path";
 import type { MmluSplit } from "../src/data/mmlu.ts";
 import {
@@ -18,6 +19,7 @@ import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import { widestFeature } from "../src/model/shapes.ts";
 import { withArena } from "../src/native/arena.ts";
 import { reserve } from "../src/native/device.ts";
+import { mean } from "../src/reporting/statistics.ts";
 import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { fineTune, mergedForEvaluation, validationLoss } from "../src/training/fine-tune.ts";
 import { restoreParameters, type StepMetrics } from "../src/training/loop.ts";
@@ -27,7 +29,6 @@ import { finishCell, keptPredictions, stepsIn } from "./cell-work.ts";
 import { type MmluCell, type MmluPlan, type MmluResult, resultName } from "./mmlu-cell-file.ts";
 import type { MmluStudy } from "./mmlu-study.ts";
 import { type CellWatch, describedCell, factsOf, finishedOrMade, resultOf } from "./run-cell.ts";
-import { mean } from "./summary.ts";
 
 /** The finished cell, or null when it was asked to stop. @throws InputError when another process is at work on it */
 export async function runMmluCell(

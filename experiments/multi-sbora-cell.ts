@@ -27,9 +27,8 @@ import {
   type StoredPrediction,
   type TaskResult,
   type TrainedFacts,
-  writeCell,
 } from "./cell-file.ts";
-import { stepsIn } from "./cell-work.ts";
+import { finishCell, stepsIn } from "./cell-work.ts";
 import type { TaskData } from "./multi-sbora-data.ts";
 import type { AdapterRecipe, Draw, MultiRecipe } from "./multi-sbora-recipe.ts";
 import { compareMerged, type Structure } from "./multi-sbora-structure.ts";
@@ -250,8 +249,7 @@ async function measureAndWrite(
   const { timing, ...head } = describedCell(world, recipe, { trained: facts, steps, start });
   const tasks = { sets: measured.sets, heldOut: measured.heldOut };
   const cell: MultiCell = { ...head, tasks, structure, timing };
-  writeCell(place, cell, measured.predictions);
-  rmSync(join(place.work, "evaluated"), { recursive: true, force: true });
+  finishCell(place, cell, measured.predictions);
   for (const adapter of plan.adapters) rmSync(checkpointOf(adapter), { recursive: true, force: true });
   return cell;
 }

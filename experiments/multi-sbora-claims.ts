@@ -1,11 +1,11 @@
 /** What merging costs, paired on the same records, and which claims that decides. Numbers only, no layout. */
 import { isRight } from "../src/evaluation/score.ts";
-import { studentQuantile } from "../src/reporting/statistics.ts";
+import { mean, studentQuantile } from "../src/reporting/statistics.ts";
 import type { StoredPrediction } from "./cell-file.ts";
 import { aboveZero, type Verdict } from "./claims.ts";
 import type { MultiCell } from "./multi-sbora-cell.ts";
 import type { Variant } from "./multi-sbora-study.ts";
-import { errorOfMean, mean } from "./summary.ts";
+import { errorOfMean } from "./summary.ts";
 
 export interface MultiOutcome {
   readonly cell: MultiCell;

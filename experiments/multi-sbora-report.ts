@@ -1,7 +1,9 @@
 /** What Multi-SBoRA prints: tasks alone and merged, whose weights they are, verdicts, and the same as CSV and picture. */
+
 import { arithmeticTasks, commonsenseTasks } from "../src/evaluation/tasks/registry.ts";
 import { type BarChart, barChart } from "../src/reporting/bars.ts";
 import { type CsvValue, csvText } from "../src/reporting/csv.ts";
+import { mean } from "../src/reporting/statistics.ts";
 import { markdownSections, right, type Section, textSections } from "../src/reporting/table.ts";
 import { signed } from "./claims.ts";
 import {
@@ -17,7 +19,6 @@ import {
 import type { Structure } from "./multi-sbora-structure.ts";
 import type { MultiStudy } from "./multi-sbora-study.ts";
 import { columns as paperColumns } from "./paper-data.ts";
-import { mean } from "./summary.ts";
 
 export interface MultiReport {
   readonly study: Pick<MultiStudy, "preset" | "modelName" | "taskNames" | "rank" | "seeds" | "tasks">;

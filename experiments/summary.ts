@@ -1,6 +1,6 @@
 /** Rows of a table from its cells: means over seeds, standard errors, paired differences. Numbers only, no layout. */
 import { isRight, type Measure } from "../src/evaluation/score.ts";
-import { studentQuantile } from "../src/reporting/statistics.ts";
+import { mean, studentQuantile } from "../src/reporting/statistics.ts";
 import type { CellFile, StoredPrediction, TaskCell } from "./cell-file.ts";
 
 /** A finished cell with its predictions. */
@@ -155,10 +155,6 @@ export function meanOf<C extends TaskCell>(
 ): number | null {
   const values = row.outcomes.map(({ cell }) => read(cell) ?? null);
   return values.some((value) => value === null) ? null : mean(values as number[]);
-}
-
-export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** Standard error of a mean from the spread of its values; null for fewer than two. */

@@ -1,13 +1,14 @@
 /** Tables 3 and 4 as pictures: averages and single tasks as bars beside the majority class, held-out losses as dots. */
+
 import type { Measure } from "../src/evaluation/score.ts";
 import { type RowChart, type RowMark, rowCharts } from "../src/reporting/rows.ts";
+import { mean } from "../src/reporting/statistics.ts";
 import { methodTitle } from "./parameters.ts";
 import {
   averageFigure,
   errorOfMean,
   type Figure,
   majorityOf,
-  mean,
   meanOf,
   type Outcome,
   type Row,

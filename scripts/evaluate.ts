@@ -1,6 +1,7 @@
 /** Evaluates a model, an adapter merged into it or beside it, on the tasks' test sets as the paper does, and by finer rulers. */
 import type { ParsedArgs } from "citty";
 import { readAdapter } from "../src/adapters/storage.ts";
+import type { PromptFormat } from "../src/data/prompts/prompt.ts";
 import { promptFormats, promptNamed } from "../src/data/prompts/registry.ts";
 import type { InstructionRecord } from "../src/data/records.ts";
 import { InputError } from "../src/errors.ts";
@@ -22,6 +23,7 @@ import { freeLlama, type Llama, loadLlama } from "../src/model/model.ts";
 import { closeDevice, type Device } from "../src/native/device.ts";
 import { fileHash, makeManifest } from "../src/reporting/manifest.ts";
 import { startProgress } from "../src/reporting/progress.ts";
+import { mean } from "../src/reporting/statistics.ts";
 import { loadTokenizer, type Tokenizer } from "../src/text/tokenizer.ts";
 import { positionsFor } from "../src/training/prepare.ts";
 import {
@@ -126,6 +128,7 @@ interface Settings {
   readonly modelDir: string;
   readonly dataDir: string;
   readonly config: LlamaConfig;
+  readonly prompt: PromptFormat;
   readonly rulers: readonly Ruler[];
   readonly beams: number;
   readonly maxNewTokens: number | undefined;
@@ -161,14 +164,14 @@ function settingsFrom(args: Args): Settings {
   }
   const beams = wholeFlag(args, "beams", 1)!;
   const maxNewTokens = wholeFlag(args, "max-new-tokens", 1);
-  return { modelDir, dataDir, config, rulers: chosen, beams, maxNewTokens, found, missing, mmlu };
+  const prompt = promptNamed(args.prompt);
+  return { modelDir, dataDir, config, prompt, rulers: chosen, beams, maxNewTokens, found, missing, mmlu };
 }
 
 async function main(args: Args): Promise<void> {
   const settings = settingsFrom(args);
   const file = predictionFile(args.out);
   const compute = choiceFlag(args, "compute", COMPUTE_TYPES)!;
-  promptNamed(args.prompt);
   const { modelDir, config, mmlu } = settings;
   const quantize = quantizeFlag(args);
   const tokenizer = loadTokenizer(modelDir);
@@ -217,12 +220,11 @@ interface Evaluated extends Settings {
 
 async function askTasks(
   args: Args,
-  { found, rulers: chosen, beams, maxNewTokens }: Settings,
+  { found, prompt, rulers: chosen, beams, maxNewTokens }: Settings,
   model: Llama,
   tokenizer: Tokenizer,
   file: PredictionFile,
 ): Promise<[Task, TaskSummary][]> {
-  const prompt = promptNamed(args.prompt);
   const summaries: [Task, TaskSummary][] = [];
   for (const { task, records } of found) {
     const progress = startProgress(task.name, records.length * chosen.length, "records");
@@ -283,8 +285,7 @@ function jsonOf(
   const data = { ...Object.fromEntries(hashes), ...(mmlu ? mmluHashes(mmlu) : {}) };
   const averages = measures.flatMap((measure) => {
     const values = summaries.flatMap(([, { scores }]) => scores[measure]?.accuracy ?? []);
-    const mean = values.reduce((a, b) => a + b, 0) / values.length;
-    return values.length > 0 && values.length === summaries.length ? [[measure, mean] as const] : [];
+    return values.length > 0 && values.length === summaries.length ? [[measure, mean(values)] as const] : [];
   });
   return {
     schemaVersion: 1,

@@ -1,9 +1,10 @@
 /** What a table says in a few sentences, all of them figures: nothing is judged here that the table does not judge. */
 import { inMillions } from "../../experiments/parameters.ts";
-import { averageFigure, majorityOf, mean, meanOf, type Row } from "../../experiments/summary.ts";
+import { averageFigure, majorityOf, meanOf, type Row } from "../../experiments/summary.ts";
 import { recordsOf, rowTitle } from "../../experiments/table-picture.ts";
 import type { ReportInput, ReportParts } from "../../experiments/table-report.ts";
 import type { Measure } from "../../src/evaluation/score.ts";
+import { mean } from "../../src/reporting/statistics.ts";
 import { verdictsIn } from "./chapter.ts";
 import { commandOf, items } from "./items.ts";
 import type { CollectedCell } from "./read.ts";

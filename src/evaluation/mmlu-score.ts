@@ -1,18 +1,15 @@
 /** Figures of one split of MMLU: by subject (macro), by question (pooled), and how sure the letters are. */
 import { letters } from "../data/mmlu.ts";
+import { mean } from "../reporting/statistics.ts";
 import type { Prediction } from "./run.ts";
-import { summarize, type TaskSummary } from "./score.ts";
+import { type Score, scoreOf, summarize, type TaskSummary } from "./score.ts";
 
 /** By the letters as the published code looks them up, and by those with a space where they are other tokens. */
 export const mmluMeasures = ["labels", "spacedLabels"] as const;
 export type MmluMeasure = (typeof mmluMeasures)[number];
 
-export interface MmluAccuracy {
-  /** Percent. */
-  readonly accuracy: number;
-  /** From the number of questions, percentage points. */
-  readonly standardError: number;
-}
+/** The error is that of the number of questions. */
+export type MmluAccuracy = Pick<Score, "accuracy" | "standardError">;
 
 export interface MmluFigures {
   /** Plain mean over the subjects. */
@@ -46,10 +43,9 @@ export function summarizeMmlu(bySubject: ReadonlyMap<string, readonly Prediction
 }
 
 function figuresOf(bySubject: readonly (readonly Prediction[])[], measure: MmluMeasure): MmluFigures | null {
-  const scores = bySubject.flatMap((own) => summarize(own).scores[measure] ?? []);
-  if (scores.length === 0 || scores.length < bySubject.length) return null;
-  const questions = scores.reduce((sum, { n }) => sum + n, 0);
-  const share = scores.reduce((sum, { correct }) => sum + correct, 0) / questions;
+  const scores = bySubject.flatMap((own) => scoreOf(own, measure) ?? []);
+  const pooled = scoreOf(bySubject.flat(), measure);
+  if (!pooled || scores.length < bySubject.length) return null;
   const nats = bySubject.map((own) =>
     mean(own.map((one) => (measure === "labels" ? one.labelNats : one.spacedNats) ?? Number.NaN)),
   );
@@ -58,10 +54,7 @@ function figuresOf(bySubject: readonly (readonly Prediction[])[], measure: MmluM
       accuracy: mean(scores.map(({ accuracy }) => accuracy)),
       standardError: Math.hypot(...scores.map(({ standardError }) => standardError)) / scores.length,
     },
-    pooled: {
-      accuracy: 100 * share,
-      standardError: 100 * Math.sqrt((share * (1 - share)) / questions),
-    },
+    pooled: { accuracy: pooled.accuracy, standardError: pooled.standardError },
     nats: mean(nats),
   };
 }
@@ -86,8 +79,4 @@ export function oneLetterOf(bySubject: readonly (readonly string[])[]): OneLette
     pooled: share(bySubject.flat(), letter),
   }));
   return guesses.reduce((best, guess) => (guess.macro > best.macro ? guess : best));
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

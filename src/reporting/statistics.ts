@@ -3,6 +3,10 @@
 /** Half the width within which a ratio may equal 1. */
 export const EQUAL_WITHIN = 0.02;
 
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** @throws Error for no samples */
 export function median(samples: readonly number[]): number {
   return quantile(samples, 0.5);
@@ -45,18 +49,15 @@ export interface PairedRatio {
  * Student's on the logarithms, for pairs that are independent of one another.
  */
 export function pairedRatio(a: readonly number[], b: readonly number[]): PairedRatio {
-  if (a.length !== b.length) throw new Error(`${a.length} samples against ${b.length}: not pairs`);
-  const bad = [...a, ...b].find((value) => !(value > 0 && Number.isFinite(value)));
-  if (bad !== undefined) throw new Error(`a ratio of measurements, but one is ${bad}`);
-  const ratios = a.map((value, i) => value / b[i]!);
+  const ratios = ratiosOf(a, b);
   const ratio = median(ratios);
   const n = ratios.length;
   if (n === 1) return { ratio, low: 0, high: Number.POSITIVE_INFINITY };
   const logs = ratios.map(Math.log);
-  const mean = logs.reduce((sum, v) => sum + v, 0) / n;
-  const variance = logs.reduce((sum, v) => sum + (v - mean) ** 2, 0) / (n - 1);
+  const middle = mean(logs);
+  const variance = logs.reduce((sum, v) => sum + (v - middle) ** 2, 0) / (n - 1);
   const half = studentQuantile(n - 1) * Math.sqrt(variance / n);
-  return { ratio, low: Math.exp(mean - half), high: Math.exp(mean + half) };
+  return { ratio, low: Math.exp(middle - half), high: Math.exp(middle + half) };
 }
 
 /**
@@ -65,8 +66,8 @@ export function pairedRatio(a: readonly number[], b: readonly number[]): PairedR
  * not move it as they move a mean. [0, Infinity] for fewer than 6 pairs.
  */
 export function pairedMedian(a: readonly number[], b: readonly number[]): PairedRatio {
-  const { ratio } = pairedRatio(a, b);
-  const ratios = a.map((value, i) => value / b[i]!).toSorted((x, y) => x - y);
+  const ratios = ratiosOf(a, b).toSorted((x, y) => x - y);
+  const ratio = median(ratios);
   const n = ratios.length;
   let chance = 2 ** -n; // of fewer than k heads
   let term = chance; // of just k - 1 heads
@@ -78,6 +79,14 @@ export function pairedMedian(a: readonly number[], b: readonly number[]): Paired
   }
   if (k === 0) return { ratio, low: 0, high: Number.POSITIVE_INFINITY };
   return { ratio, low: ratios[k - 1]!, high: ratios[n - k]! };
+}
+
+/** @throws Error for what are no pairs of measurements */
+function ratiosOf(a: readonly number[], b: readonly number[]): number[] {
+  if (a.length !== b.length) throw new Error(`${a.length} samples against ${b.length}: not pairs`);
+  const bad = [...a, ...b].find((value) => !(value > 0 && Number.isFinite(value)));
+  if (bad !== undefined) throw new Error(`a ratio of measurements, but one is ${bad}`);
+  return a.map((value, i) => value / b[i]!);
 }
 
 /** Settled 22: the interval contains 1 and is narrower than ± 0.02. */
